@@ -1,0 +1,103 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* From a frame to a VRRP message: Ethernet, up to two VLAN tags, IPv4 with
+ * options or IPv6. Names end in _be for network byte order. */
+#ifndef XVRRP_PARSE_H
+#define XVRRP_PARSE_H
+
+#define ETHERTYPE_IPV4_BE bpf_htons(0x0800)
+#define ETHERTYPE_IPV6_BE bpf_htons(0x86dd)
+#define ETHERTYPE_VLAN_BE bpf_htons(0x8100)
+#define ETHERTYPE_QINQ_BE bpf_htons(0x88a8)
+#define PROTO_VRRP 112
+#define VLAN_ID_MASK 0x0fff
+#define IPV4_FRAGMENT_BE bpf_htons(0x3fff) /* more fragments, or an offset */
+
+struct vlan_tag {
+	__be16 tci_be;
+	__be16 ethertype_be;
+};
+
+struct advert {
+	__u8 src[16]; /* an IPv4 address uses the first four bytes */
+	__u8 dst[16];
+	const __u8 *payload;
+	__u16 vlan_outer;
+	__u16 vlan_inner;
+	__u16 payload_len;
+	__u8 family;
+	__u8 ttl;
+};
+
+static __always_inline int parse_ipv4(const void *at, const void *end, struct advert *a)
+{
+	const struct iphdr *ip = at;
+	__u32 header, total;
+
+	if ((const void *)(ip + 1) > end || ip->protocol != PROTO_VRRP)
+		return XVRRP_REASON_not_vrrp;
+	header = ip->ihl * 4;
+	total = bpf_ntohs(ip->tot_len);
+	if (ip->version != 4 || header < sizeof(*ip) || total < header)
+		return XVRRP_REASON_bad_ip_header;
+	if (ip->frag_off & IPV4_FRAGMENT_BE)
+		return XVRRP_REASON_fragment;
+	a->family = 4;
+	a->ttl = ip->ttl;
+	__builtin_memcpy(a->src, &ip->saddr, sizeof(ip->saddr));
+	__builtin_memcpy(a->dst, &ip->daddr, sizeof(ip->daddr));
+	a->payload = at + header;
+	a->payload_len = total - header;
+	return XVRRP_REASON_event;
+}
+
+static __always_inline int parse_ipv6(const void *at, const void *end, struct advert *a)
+{
+	const struct ipv6hdr *ip = at;
+
+	/* RFC 9568 section 5.1.2: the next header is VRRP itself. */
+	if ((const void *)(ip + 1) > end || ip->nexthdr != PROTO_VRRP)
+		return XVRRP_REASON_not_vrrp;
+	if (ip->version != 6)
+		return XVRRP_REASON_bad_ip_header;
+	a->family = 6;
+	a->ttl = ip->hop_limit;
+	__builtin_memcpy(a->src, &ip->saddr, sizeof(ip->saddr));
+	__builtin_memcpy(a->dst, &ip->daddr, sizeof(ip->daddr));
+	a->payload = (const void *)(ip + 1);
+	a->payload_len = bpf_ntohs(ip->payload_len);
+	return XVRRP_REASON_event;
+}
+
+/* vlan_outer may be set already: the kernel strips the first tag of an skb. */
+static __always_inline int parse_frame(const void *data, const void *end, struct advert *a)
+{
+	const struct ethhdr *eth = data;
+	const void *at = eth + 1;
+	__be16 ethertype_be;
+	int i;
+
+	if (at > end)
+		return XVRRP_REASON_not_vrrp;
+	ethertype_be = eth->h_proto;
+	for (i = 0; i < 2; i++) {
+		const struct vlan_tag *tag = at;
+
+		if (ethertype_be != ETHERTYPE_VLAN_BE && ethertype_be != ETHERTYPE_QINQ_BE)
+			break;
+		if ((const void *)(tag + 1) > end)
+			return XVRRP_REASON_not_vrrp;
+		if (a->vlan_outer)
+			a->vlan_inner = bpf_ntohs(tag->tci_be) & VLAN_ID_MASK;
+		else
+			a->vlan_outer = bpf_ntohs(tag->tci_be) & VLAN_ID_MASK;
+		ethertype_be = tag->ethertype_be;
+		at = tag + 1;
+	}
+	if (ethertype_be == ETHERTYPE_IPV4_BE)
+		return parse_ipv4(at, end, a);
+	if (ethertype_be == ETHERTYPE_IPV6_BE)
+		return parse_ipv6(at, end, a);
+	return XVRRP_REASON_not_vrrp;
+}
+
+#endif

@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Rates. Time is a parameter; each function says whether a frame is admitted. */
+#ifndef XVRRP_RATE_H
+#define XVRRP_RATE_H
+
+#define NSEC_PER_SEC 1000000000ULL
+
+struct xvrrp_rate {
+	__u64 cost_ns;  /* credit that one frame uses: 1e9 / rate */
+	__u64 burst_ns; /* largest credit: cost_ns * burst */
+};
+
+#define RATE(per_second, burst)                                                \
+	{ NSEC_PER_SEC / (per_second), NSEC_PER_SEC / (per_second) * (burst) }
+
+/* A router at the smallest interval sends 100 adverts a second. */
+const volatile struct xvrrp_rate rate_source = RATE(200, 50);
+/* 250 virtual routers that change hands at once, and then some. */
+const volatile struct xvrrp_rate rate_budget[XVRRP_BUDGET_MAX] = {
+	[XVRRP_BUDGET_VALID] = RATE(20000, 2000),
+	[XVRRP_BUDGET_INVALID] = RATE(100, 100),
+	/* Others' virtual routers may cross this host, so the rate is generous:
+	 * it is there to keep a flood from the network stack. */
+	[XVRRP_BUDGET_UNKNOWN] = RATE(40000, 4000),
+};
+
+static __always_inline int bucket_take(struct xvrrp_bucket *b, const volatile struct xvrrp_rate *r,
+				       __u64 now)
+{
+	/* Signed: a frame stamped on another CPU may be older than last_ns. */
+	__s64 elapsed = now - b->last_ns;
+	__u64 credit = b->credit_ns;
+
+	if (elapsed > 0) {
+		credit += elapsed;
+		b->last_ns = now;
+	}
+	if (credit > r->burst_ns)
+		credit = r->burst_ns;
+	if (credit < r->cost_ns) {
+		b->credit_ns = credit;
+		return 0;
+	}
+	b->credit_ns = credit - r->cost_ns;
+	return 1;
+}
+
+static __always_inline int budget_take(__u32 budget, __u64 now)
+{
+	struct xvrrp_bucket *b = bpf_map_lookup_elem(&budgets, &budget);
+
+	if (!b || budget >= XVRRP_BUDGET_MAX)
+		return 0;
+	return bucket_take(b, &rate_budget[budget], now);
+}
+
+static __always_inline int source_take(const struct xvrrp_source *key, __u64 now)
+{
+	struct xvrrp_bucket *b = bpf_map_lookup_elem(&sources, key);
+	struct xvrrp_bucket fresh = {};
+
+	if (b)
+		return bucket_take(b, &rate_source, now);
+	fresh.last_ns = now;
+	fresh.credit_ns = rate_source.burst_ns - rate_source.cost_ns;
+	bpf_map_update_elem(&sources, key, &fresh, BPF_ANY);
+	return 1;
+}
+
+#endif

@@ -1,0 +1,278 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/*
+ * Receive side of xvrrp: finds VRRP adverts, keeps floods away from user space
+ * and records the liveness of the current master. It holds no election rule:
+ * an advert is steady if it repeats, byte for byte, the one that user space
+ * installed as the template; whatever differs is an event that user space
+ * judges. See README.md in this folder for verdicts and maps.
+ */
+#include <stddef.h>
+#include <linux/bpf.h>
+#include <linux/if_ether.h>
+#include <linux/ip.h>
+#include <linux/ipv6.h>
+#include <linux/pkt_cls.h>
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_endian.h>
+
+#include "shared.h"
+#include "maps.h"
+#include "rate.h"
+#include "parse.h"
+
+#define VRRP_ADVERTISEMENT 1
+#define VRRP_TTL 255
+#define VRRP_HEADER 8
+#define VRRP_V2_AUTH 8
+
+enum verdict {
+	DROP,
+	PASS,
+};
+
+/* Nothing else refers to these types; this keeps them in BTF for the Go
+ * bindings. */
+const enum xvrrp_reason *const unused_reason __attribute__((unused)) = 0;
+const enum xvrrp_router_flag *const unused_router_flag __attribute__((unused)) = 0;
+const enum xvrrp_budget *const unused_budget __attribute__((unused)) = 0;
+const struct xvrrp_event *const unused_event __attribute__((unused)) = 0;
+
+static __always_inline enum verdict leave(enum xvrrp_reason reason, enum verdict verdict)
+{
+	__u32 zero = 0;
+	struct xvrrp_count *c = bpf_map_lookup_elem(&counters, &zero);
+
+	if (c && reason < XVRRP_REASON_MAX) {
+		if (verdict == PASS)
+			c[reason].pass++;
+		else
+			c[reason].drop++;
+	}
+	return verdict;
+}
+
+static __always_inline __u32 log2_bucket(__u64 gap)
+{
+	__u32 bucket = 0;
+	__u64 v = gap >> XVRRP_HIST_SHIFT;
+
+	if (v >> 32)
+		return XVRRP_HIST_BUCKETS - 1;
+	if (v >> 16) { bucket += 16; v >>= 16; }
+	if (v >> 8) { bucket += 8; v >>= 8; }
+	if (v >> 4) { bucket += 4; v >>= 4; }
+	if (v >> 2) { bucket += 2; v >>= 2; }
+	if (v >> 1) { bucket += 1; }
+	return bucket;
+}
+
+static __always_inline void slot_arrival(struct xvrrp_slot *s, __u64 now)
+{
+	__s64 gap = now - s->last_ns;
+	__s64 delta;
+
+	s->arrivals[s->count & (XVRRP_ARRIVALS - 1)] = now;
+	s->count++;
+	if (gap <= 0)
+		return; /* another CPU stamped a later one already */
+	if (!s->mean_gap_ns)
+		s->mean_gap_ns = gap;
+	delta = gap - s->mean_gap_ns;
+	s->mean_gap_ns += delta >> 4;
+	if (delta < 0)
+		delta = -delta;
+	s->jitter_ns += (delta - (__s64)s->jitter_ns) >> 4;
+	if ((__u64)gap > s->largest_gap_ns)
+		s->largest_gap_ns = gap;
+	s->gap_log2[log2_bucket(gap) & (XVRRP_HIST_BUCKETS - 1)]++;
+	s->last_ns = now;
+}
+
+static __always_inline int same_addr(const __u8 *x, const __u8 *y)
+{
+	const __u32 *p = (const void *)x, *q = (const void *)y;
+
+	return p[0] == q[0] && p[1] == q[1] && p[2] == q[2] && p[3] == q[3];
+}
+
+/* A load that the compiler may not fold into an earlier one. Lengths are read
+ * from the event again and again: the verifier then forgets what a loop taught
+ * it about them, and does not follow every length on its own. */
+#define READ_ONCE(x) (*(const volatile typeof(x) *)&(x))
+
+/* Copies the message into the event, as far as the frame holds it. From here
+ * on nothing reads the packet, for the same reason. */
+static __always_inline void gather(struct xvrrp_event *e, const __u8 *p, const void *end)
+{
+	__u64 *to = (void *)e->payload;
+	__u32 n = 0, i;
+
+	for (i = 0; i < XVRRP_PAYLOAD_MAX / 8; i++, p += 8, n += 8) {
+		if (n + 8 > READ_ONCE(e->payload_len) || (const void *)(p + 8) > end)
+			break;
+		to[i] = *(const __u64 *)p;
+	}
+	for (i = 0; i < 8; i++, p++, n++) {
+		if (n >= XVRRP_PAYLOAD_MAX || n >= READ_ONCE(e->payload_len) ||
+		    (const void *)(p + 1) > end)
+			break;
+		e->payload[n] = *p;
+	}
+	e->copied = n;
+}
+
+/* Lengths of adverts are multiples of four; anything else is never steady. */
+static __always_inline int is_template(const struct xvrrp_event *e, const struct xvrrp_template *t)
+{
+	const __u32 *p = (const void *)e->payload;
+	const __u32 *q = (const void *)t->payload;
+	__u32 i;
+
+	if (READ_ONCE(e->payload_len) != READ_ONCE(t->len) || READ_ONCE(e->payload_len) & 3)
+		return 0;
+	if (!same_addr(e->src, t->src) || !same_addr(e->dst, t->dst))
+		return 0;
+	for (i = 0; i < XVRRP_PAYLOAD_MAX / 4; i++) {
+		if (i * 4 >= READ_ONCE(e->payload_len))
+			break;
+		if (p[i] != q[i])
+			return 0;
+	}
+	return 1;
+}
+
+/* What can be told without authority over the election. */
+static __always_inline enum xvrrp_reason check(const struct xvrrp_event *e,
+					       const struct xvrrp_router *r)
+{
+	const __u8 *m = e->payload;
+	__u32 need = VRRP_HEADER + m[3] * (e->family == 4 ? 4 : 16);
+
+	if (READ_ONCE(e->payload_len) > XVRRP_PAYLOAD_MAX)
+		return XVRRP_REASON_bad_length;
+	if (READ_ONCE(e->copied) < READ_ONCE(e->payload_len) || READ_ONCE(e->copied) < VRRP_HEADER)
+		return XVRRP_REASON_truncated;
+	if (r->flags & XVRRP_ROUTER_CHECK_TTL && e->ttl != VRRP_TTL)
+		return XVRRP_REASON_bad_ttl;
+	if (is_template(e, &r->template))
+		return XVRRP_REASON_steady;
+	if (m[0] >> 4 != r->version)
+		return XVRRP_REASON_bad_version;
+	if ((m[0] & 0x0f) != VRRP_ADVERTISEMENT)
+		return XVRRP_REASON_bad_type;
+	if (m[3] == 0)
+		return XVRRP_REASON_bad_count;
+	if (r->version == 2)
+		need += VRRP_V2_AUTH;
+	if (READ_ONCE(e->payload_len) < need)
+		return XVRRP_REASON_bad_length;
+	return XVRRP_REASON_event;
+}
+
+static __always_inline enum verdict receive_advert(const struct advert *a, const void *end,
+						   __u32 ifindex)
+{
+	struct xvrrp_source source = {};
+	struct xvrrp_router *r;
+	struct xvrrp_event *e;
+	enum xvrrp_reason reason;
+	__u32 slot, size, zero = 0;
+	__u64 now;
+
+	if ((const void *)(a->payload + 2) > end)
+		return leave(XVRRP_REASON_truncated, PASS);
+	slot = a->payload[1] | (a->family == 6 ? XVRRP_SLOT_IPV6 : 0);
+	r = bpf_map_lookup_elem(&routers, &slot);
+	e = bpf_map_lookup_elem(&scratch, &zero);
+	if (!r || !e)
+		return PASS; /* cannot happen: both indexes are in range */
+	now = bpf_ktime_get_ns();
+	if (!r->version)
+		return leave(XVRRP_REASON_unknown_vrid,
+			     budget_take(XVRRP_BUDGET_UNKNOWN, now) ? PASS : DROP);
+	if (a->vlan_outer != r->vlan || a->vlan_inner)
+		return leave(XVRRP_REASON_other_vlan, PASS);
+
+	e->rx_ns = now;
+	e->ifindex = ifindex;
+	e->vlan_outer = a->vlan_outer;
+	e->vlan_inner = a->vlan_inner;
+	e->family = a->family;
+	e->ttl = a->ttl;
+	e->payload_len = a->payload_len;
+	__builtin_memcpy(e->src, a->src, sizeof(e->src));
+	__builtin_memcpy(e->dst, a->dst, sizeof(e->dst));
+	gather(e, a->payload, end);
+
+	reason = check(e, r);
+	if (reason == XVRRP_REASON_steady) {
+		struct xvrrp_slot *s = bpf_map_lookup_elem(&slots, &slot);
+
+		if (s)
+			slot_arrival(s, now);
+		return leave(reason, PASS);
+	}
+	if (reason == XVRRP_REASON_event) {
+		__builtin_memcpy(source.addr, e->src, sizeof(source.addr));
+		source.slot = slot;
+		if (!source_take(&source, now))
+			return leave(XVRRP_REASON_rate_source, DROP);
+		if (!budget_take(XVRRP_BUDGET_VALID, now))
+			return leave(XVRRP_REASON_rate_interface, DROP);
+	} else if (!budget_take(XVRRP_BUDGET_INVALID, now)) {
+		/* Within the budget user space hears of an invalid advert, for its
+		 * log, and tcpdump sees it; over it, nobody does. */
+		return leave(reason, DROP);
+	}
+	e->reason = reason;
+	size = offsetof(struct xvrrp_event, payload) + READ_ONCE(e->copied);
+	if (size > sizeof(*e))
+		return PASS; /* cannot happen; the verifier wants to read it */
+	if (bpf_ringbuf_output(&events, e, size, 0) && reason == XVRRP_REASON_event)
+		reason = XVRRP_REASON_ring_full;
+	return leave(reason, PASS);
+}
+
+SEC("xdp.frags")
+int xvrrp_xdp(struct xdp_md *ctx)
+{
+	const void *data = (void *)(long)ctx->data;
+	const void *end = (void *)(long)ctx->data_end;
+	struct advert a = {};
+	int reason = parse_frame(data, end, &a);
+
+	if (reason != XVRRP_REASON_event) {
+		leave(reason, PASS);
+		return XDP_PASS;
+	}
+	return receive_advert(&a, end, ctx->ingress_ifindex) == PASS ? XDP_PASS : XDP_DROP;
+}
+
+static __always_inline int parse_skb(struct __sk_buff *skb, struct advert *a)
+{
+	if (skb->vlan_present)
+		a->vlan_outer = skb->vlan_tci & VLAN_ID_MASK;
+	return parse_frame((void *)(long)skb->data, (void *)(long)skb->data_end, a);
+}
+
+/* The same for interfaces without XDP. TC_ACT_UNSPEC lets later programs run. */
+SEC("tcx/ingress")
+int xvrrp_tcx(struct __sk_buff *skb)
+{
+	struct advert peek = {}, a = {};
+	int reason = parse_skb(skb, &peek);
+
+	if (reason == XVRRP_REASON_event) {
+		/* The message may still sit in a fragment of the skb. */
+		bpf_skb_pull_data(skb, skb->len);
+		reason = parse_skb(skb, &a);
+	}
+	if (reason != XVRRP_REASON_event) {
+		leave(reason, PASS);
+		return TC_ACT_UNSPEC;
+	}
+	return receive_advert(&a, (void *)(long)skb->data_end, skb->ifindex) == PASS ?
+		       TC_ACT_UNSPEC : TC_ACT_SHOT;
+}
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package packet
+
+import (
+	"encoding/binary"
+	"net/netip"
+)
+
+// Frame is what surrounds a VRRP message: the counterpart of the parser in
+// bpf/, used where frames come from a packet socket and to check that parser.
+type Frame struct {
+	VLAN [2]uint16 // outer and inner VLAN id, 0 for none
+	Src  netip.Addr
+	Dst  netip.Addr
+	TTL  uint8
+	// PayloadLen is the length that the IP header claims.
+	PayloadLen int
+	// Payload is what the frame holds of it.
+	Payload []byte
+}
+
+const (
+	ethernetLen  = 14
+	etherIPv4    = 0x0800
+	etherIPv6    = 0x86dd
+	etherVLAN    = 0x8100
+	etherQinQ    = 0x88a8
+	ipv4Len      = 20
+	ipv6Len      = 40
+	fragmentMask = 0x3fff // more fragments, or an offset
+)
+
+// ParseFrame finds the VRRP message in an Ethernet frame with up to two VLAN
+// tags. It returns ErrNotVRRP for other traffic, ErrBadIPHeader or
+// ErrFragment. A VLAN tag that the kernel has taken off already is passed as
+// stripped, 0 if there was none.
+func ParseFrame(b []byte, stripped uint16, f *Frame) error {
+	*f = Frame{VLAN: [2]uint16{stripped, 0}}
+	if len(b) < ethernetLen {
+		return ErrNotVRRP
+	}
+	ethertype := binary.BigEndian.Uint16(b[12:])
+	b = b[ethernetLen:]
+	for range 2 {
+		if ethertype != etherVLAN && ethertype != etherQinQ {
+			break
+		}
+		if len(b) < 4 {
+			return ErrNotVRRP
+		}
+		id := binary.BigEndian.Uint16(b) & 0x0fff
+		if f.VLAN[0] != 0 {
+			f.VLAN[1] = id
+		} else {
+			f.VLAN[0] = id
+		}
+		ethertype = binary.BigEndian.Uint16(b[2:])
+		b = b[4:]
+	}
+	switch ethertype {
+	case etherIPv4:
+		return parseIPv4(b, f)
+	case etherIPv6:
+		return parseIPv6(b, f)
+	}
+	return ErrNotVRRP
+}
+
+func parseIPv4(b []byte, f *Frame) error {
+	if len(b) < ipv4Len || b[9] != Protocol {
+		return ErrNotVRRP
+	}
+	header, total := int(b[0]&0x0f)*4, int(binary.BigEndian.Uint16(b[2:]))
+	if b[0]>>4 != 4 || header < ipv4Len || total < header {
+		return ErrBadIPHeader
+	}
+	if binary.BigEndian.Uint16(b[6:])&fragmentMask != 0 {
+		return ErrFragment
+	}
+	f.TTL = b[8]
+	f.Src = netip.AddrFrom4([4]byte(b[12:16]))
+	f.Dst = netip.AddrFrom4([4]byte(b[16:20]))
+	f.setPayload(b, header, total-header)
+	return nil
+}
+
+func parseIPv6(b []byte, f *Frame) error {
+	if len(b) < ipv6Len || b[6] != Protocol {
+		return ErrNotVRRP
+	}
+	if b[0]>>4 != 6 {
+		return ErrBadIPHeader
+	}
+	f.TTL = b[7]
+	f.Src = netip.AddrFrom16([16]byte(b[8:24]))
+	f.Dst = netip.AddrFrom16([16]byte(b[24:40]))
+	f.setPayload(b, ipv6Len, int(binary.BigEndian.Uint16(b[4:])))
+	return nil
+}
+
+func (f *Frame) setPayload(b []byte, at, length int) {
+	f.PayloadLen = length
+	b = b[min(at, len(b)):]
+	f.Payload = b[:min(length, len(b))]
+}
+
+// VRID returns the virtual router that the message names, if it reaches that
+// far.
+func (f *Frame) VRID() (uint8, error) {
+	if len(f.Payload) < 2 {
+		return 0, ErrTruncated
+	}
+	return f.Payload[1], nil
+}
+
+// Check is the part of an advert's validation that the kernel's program does
+// too, in its order; maxLen is the longest message that it takes. Decode
+// repeats what does not depend on the frame.
+func (f *Frame) Check(version uint8, checkTTL bool, maxLen int) error {
+	if f.PayloadLen > maxLen {
+		return ErrLength
+	}
+	if len(f.Payload) < f.PayloadLen || len(f.Payload) < HeaderLen {
+		return ErrTruncated
+	}
+	m := f.Payload
+	if checkTTL && f.TTL != TTL {
+		return ErrTTL
+	}
+	if m[0]>>4 != version {
+		return ErrVersion
+	}
+	if m[0]&0x0f != typeAdvertisement {
+		return ErrType
+	}
+	if m[3] == 0 {
+		return ErrCount
+	}
+	size := 4
+	if f.Src.Is6() {
+		size = 16
+	}
+	need := HeaderLen + size*int(m[3])
+	if version == 2 {
+		need += AuthLen
+	}
+	if len(m) < need {
+		return ErrLength
+	}
+	return nil
+}

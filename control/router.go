@@ -1,0 +1,303 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package control
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/xvrrp/xvrrp/control/packet"
+)
+
+// Instant is a point of CLOCK_MONOTONIC in nanoseconds, the clock of the
+// kernel's receive stamps. Differences are signed.
+type Instant int64
+
+// Add returns i later by d.
+func (i Instant) Add(d time.Duration) Instant { return i + Instant(d) }
+
+// Sub returns the time from j to i.
+func (i Instant) Sub(j Instant) time.Duration { return time.Duration(i - j) }
+
+// PriorityOwner is the priority of the router that owns the addresses.
+const PriorityOwner = 255
+
+// Link is an interface whose state matters to a Router.
+type Link struct {
+	// Weight 0 means that the Router is in FAULT while the link is down. A
+	// positive weight is added to the priority while the link is up, a
+	// negative one while it is down. Range -253 to 253.
+	Weight int
+	// Reverse swaps up and down.
+	Reverse bool
+	// Down is the state at start.
+	Down bool
+}
+
+// Config of a Router. Every field is final.
+type Config struct {
+	VRID     uint8
+	Version  uint8 // 2 or 3
+	Priority uint8 // 1 to 255; 255 means that this router owns the addresses
+	Interval time.Duration
+	Source   netip.Addr // of our adverts: it breaks ties
+
+	// DownAdverts is the number of missed adverts that make a master dead;
+	// 3 in the RFCs.
+	DownAdverts int
+
+	NoPreempt    bool
+	PreemptDelay time.Duration
+
+	AuthType uint8                // version 2
+	Auth     [packet.AuthLen]byte // version 2
+	Addrs    []byte               // virtual addresses as they stand in an advert
+
+	// SkipCheckAddrs leaves the address list of the known master unchecked.
+	SkipCheckAddrs bool
+	// LowerPrioNoAdvert keeps a master silent when it hears a losing advert.
+	LowerPrioNoAdvert bool
+	// LowerPrioAnnounce repeats the announcements in that case.
+	LowerPrioAnnounce bool
+	// HigherPrioSendAdvert sends a last advert before yielding.
+	HigherPrioSendAdvert bool
+	// OwnerIgnoreAdverts makes the owner deaf to other masters.
+	OwnerIgnoreAdverts bool
+
+	Links []Link
+}
+
+// Router is one virtual router on this host. Its zero value is not usable; see
+// New.
+type Router struct {
+	cfg   Config
+	state State
+	since Instant
+
+	priority uint8 // effective
+	linkDown []bool
+	faults   int // links of weight 0 that fail
+
+	// As a backup:
+	master         netip.Addr // whose adverts are accepted
+	masterPriority uint8
+	masterInterval time.Duration
+	masterDown     Instant
+	preemptAt      Instant // end of preempt_delay; 0 if it is not running
+	delayOver      bool    // preempt_delay has run for this master
+
+	// As a master:
+	nextAdvert Instant
+	reassertAt Instant // no answer to a losing advert before
+}
+
+// New returns a Router in INIT.
+func New(cfg Config) *Router {
+	r := &Router{cfg: cfg, linkDown: make([]bool, len(cfg.Links)), masterInterval: cfg.Interval}
+	for i, l := range cfg.Links {
+		r.linkDown[i] = l.Down
+	}
+	r.weigh()
+	return r
+}
+
+// State returns where the Router is.
+func (r *Router) State() State { return r.state }
+
+// Since returns when it got there.
+func (r *Router) Since() Instant { return r.since }
+
+// Priority returns the effective priority: the configured one and the weights
+// of the links, 1 to 254, or 255 for the owner.
+func (r *Router) Priority() uint8 { return r.priority }
+
+// Master returns the source of the adverts that a backup accepts, with their
+// priority, or an invalid address.
+func (r *Router) Master() (netip.Addr, uint8) { return r.master, r.masterPriority }
+
+// Deadline returns when the Router wants EventExpire.
+func (r *Router) Deadline() (Instant, bool) {
+	switch r.state {
+	case Backup:
+		if r.preemptAt != 0 && r.preemptAt < r.masterDown {
+			return r.preemptAt, true
+		}
+		return r.masterDown, true
+	case Master:
+		return r.nextAdvert, true
+	}
+	return 0, false
+}
+
+// Skew returns the Skew_Time, RFC 3768 section 6.1 and RFC 9568 section 6.1,
+// in nanoseconds.
+func (r *Router) Skew() time.Duration {
+	of := time.Second
+	if r.cfg.Version == 3 {
+		of = r.masterInterval
+	}
+	return of * time.Duration(256-int(r.priority)) / 256
+}
+
+// MasterDownInterval returns the silence after which the master is dead.
+func (r *Router) MasterDownInterval() time.Duration {
+	return time.Duration(r.cfg.DownAdverts)*r.masterInterval + r.Skew()
+}
+
+// Step moves the Router by one event and appends what must be done to out.
+func (r *Router) Step(now Instant, ev Event, out []Action) []Action {
+	switch ev.Kind {
+	case EventStartup:
+		return r.startup(now, out)
+	case EventShutdown:
+		return r.shutdown(now, out)
+	case EventLink:
+		return r.link(now, ev, out)
+	case EventExpire:
+		return r.expire(now, out)
+	case EventRefresh:
+		r.refresh(ev.At)
+		return out
+	case EventAdvert:
+		switch r.state {
+		case Backup:
+			return r.advertInBackup(now, ev, out)
+		case Master:
+			return r.advertInMaster(now, ev, out)
+		}
+	}
+	return out
+}
+
+func (r *Router) startup(now Instant, out []Action) []Action {
+	if r.state != Init {
+		return out
+	}
+	if r.faults > 0 {
+		return r.move(now, Fault, ReasonLinkDown, out)
+	}
+	if r.cfg.Priority == PriorityOwner {
+		return r.becomeMaster(now, ReasonOwner, out)
+	}
+	// compat: `state MASTER` starts as a backup too and waits like any other.
+	return r.becomeBackup(now, ReasonStartup, out)
+}
+
+func (r *Router) shutdown(now Instant, out []Action) []Action {
+	if r.state == Master {
+		out = append(out, Action{Kind: ActionAdvert, Priority: 0}, Action{Kind: ActionRelease})
+	}
+	return r.move(now, Init, ReasonShutdown, out)
+}
+
+func (r *Router) expire(now Instant, out []Action) []Action {
+	deadline, ok := r.Deadline()
+	if !ok || now < deadline {
+		return out
+	}
+	if r.state == Master {
+		// From the deadline, not from now, so that lateness does not add up;
+		// but a master that slept does not send what it missed.
+		r.nextAdvert = r.nextAdvert.Add(r.cfg.Interval)
+		if r.nextAdvert <= now {
+			r.nextAdvert = now.Add(r.cfg.Interval)
+		}
+		return append(out, Action{Kind: ActionAdvert, Priority: r.priority})
+	}
+	if r.preemptAt != 0 && r.preemptAt <= now && now < r.masterDown {
+		// From here on the lower master's adverts no longer count, and what
+		// remains of the master-down time must still pass.
+		r.preemptAt, r.delayOver = 0, true
+		r.master, r.masterPriority = netip.Addr{}, 0
+		return append(out, Action{Kind: ActionForget})
+	}
+	return r.becomeMaster(now, ReasonMasterDown, out)
+}
+
+// refresh takes the arrival of a steady advert that the kernel recorded.
+func (r *Router) refresh(at Instant) {
+	if r.state != Backup || !r.master.IsValid() || !r.accepts(r.masterPriority) {
+		return
+	}
+	if down := at.Add(r.MasterDownInterval()); down > r.masterDown {
+		r.masterDown = down
+	}
+}
+
+func (r *Router) link(now Instant, ev Event, out []Action) []Action {
+	if ev.Link < 0 || ev.Link >= len(r.linkDown) || r.linkDown[ev.Link] == ev.Down {
+		return out
+	}
+	r.linkDown[ev.Link] = ev.Down
+	skew := r.Skew()
+	r.weigh()
+	switch {
+	case r.state == Init:
+		return out
+	case r.faults > 0 && r.state != Fault:
+		if r.state == Master {
+			// compat: twice, as keepalived does on entering FAULT.
+			out = append(out, Action{Kind: ActionAdvert, Priority: 0},
+				Action{Kind: ActionAdvert, Priority: 0}, Action{Kind: ActionRelease})
+		}
+		return r.move(now, Fault, ReasonLinkDown, out)
+	case r.faults == 0 && r.state == Fault:
+		return r.becomeBackup(now, ReasonLinkUp, out)
+	case r.state == Backup:
+		r.masterDown = r.masterDown.Add(r.Skew() - skew)
+		if r.master.IsValid() && !r.accepts(r.masterPriority) {
+			r.master, r.masterPriority = netip.Addr{}, 0
+			out = append(out, Action{Kind: ActionForget})
+		}
+	}
+	return out
+}
+
+// weigh computes the effective priority and the number of faults.
+func (r *Router) weigh() {
+	sum := int(r.cfg.Priority)
+	r.faults = 0
+	for i, l := range r.cfg.Links {
+		up := r.linkDown[i] == l.Reverse
+		switch {
+		case l.Weight == 0 && !up:
+			r.faults++
+		case l.Weight > 0 && up, l.Weight < 0 && !up:
+			sum += l.Weight
+		}
+	}
+	if r.cfg.Priority == PriorityOwner {
+		r.priority = PriorityOwner // compat: weights do not touch the owner
+		return
+	}
+	r.priority = uint8(max(1, min(254, sum)))
+}
+
+func (r *Router) becomeMaster(now Instant, why Reason, out []Action) []Action {
+	r.nextAdvert = now.Add(r.cfg.Interval)
+	r.reassertAt = 0
+	// The advert goes first: it silences other backups while the addresses
+	// are being added. RFC 9568 section 6.4.2.
+	out = append(out, Action{Kind: ActionAdvert, Priority: r.priority}, Action{Kind: ActionTakeover})
+	return r.move(now, Master, why, out)
+}
+
+func (r *Router) becomeBackup(now Instant, why Reason, out []Action) []Action {
+	r.masterDown = now.Add(r.MasterDownInterval())
+	return r.move(now, Backup, why, out)
+}
+
+func (r *Router) move(now Instant, to State, why Reason, out []Action) []Action {
+	from := r.state
+	r.state, r.since = to, now
+	if to != Backup {
+		// RFC 9568 section 6.4.3: a learned interval is forgotten.
+		r.master, r.masterPriority, r.masterInterval = netip.Addr{}, 0, r.cfg.Interval
+		r.preemptAt, r.delayOver = 0, false
+		out = append(out, Action{Kind: ActionForget})
+	}
+	if from == to {
+		return out
+	}
+	return append(out, Action{Kind: ActionTransition, From: from, To: to, Reason: why})
+}

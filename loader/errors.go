@@ -1,0 +1,15 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package loader
+
+import "errors"
+
+var (
+	// ErrUnsupported says that the kernel lacks something the full path needs
+	// (ring buffer, BPF links: Linux 5.15 has all), or that the daemon lacks
+	// the capability to use it (CAP_BPF and CAP_NET_ADMIN).
+	ErrUnsupported = errors.New("not supported here")
+
+	// ErrBusy says that another program holds the hook.
+	ErrBusy = errors.New("hook is held by another program")
+)

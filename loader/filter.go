@@ -1,0 +1,371 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package loader
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"sync/atomic"
+	"unsafe"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/rlimit"
+	"golang.org/x/sys/unix"
+)
+
+// PayloadMax is the largest VRRP message, in bytes, that an event carries
+// whole and that can be a template.
+const PayloadMax = 1056
+
+// Slot is the place of a virtual router in the maps of its interface.
+type Slot uint16
+
+// SlotOf returns the slot of a VRID in an address family.
+func SlotOf(vrid uint8, ipv6 bool) Slot {
+	if ipv6 {
+		return Slot(vrid) | 0x100
+	}
+	return Slot(vrid)
+}
+
+// Router is what the program has to know of a virtual router.
+type Router struct {
+	Slot     Slot
+	Version  uint8  // 2 or 3
+	CheckTTL bool   // adverts with a TTL or hop limit other than 255 are invalid
+	VLAN     uint16 // VLAN id that adverts carry on this interface, 0 for none
+}
+
+// Event is one advert as it left the program. Its Payload is valid until the
+// callback that received it returns.
+type Event struct {
+	RxNs    int64 // CLOCK_MONOTONIC, stamped before anything else saw the frame
+	Ifindex int
+	VLAN    [2]uint16 // outer, inner
+	Src     netip.Addr
+	Dst     netip.Addr
+	TTL     uint8
+	// Reason is ReasonEvent, or the check that the advert failed in the
+	// kernel. User space judges again in either case.
+	Reason Reason
+	// PayloadLen is the length that the IP header claims; Payload may be
+	// shorter if the frame ended before, or above PayloadMax.
+	PayloadLen int
+	Payload    []byte
+}
+
+// Options of Open.
+type Options struct {
+	Ifindex int
+	Ifname  string
+	// Modes are tried in this order.
+	Modes []Mode
+	// Routers are in place before the first frame is seen.
+	Routers []Router
+	// PinDir is the folder for pins; none are made if it is empty.
+	PinDir string
+	// Holder returns the id of the program on the XDP hook, or 0. It is asked
+	// to explain a busy hook.
+	Holder func(ifindex int) uint32
+	Log    *slog.Logger
+}
+
+// Filter is the receive program on one interface.
+type Filter struct {
+	ifindex  int
+	ifname   string
+	mode     Mode
+	pins     pins
+	prog     *ebpf.Program
+	link     attachment
+	maps     rxMaps
+	ring     *ring
+	routers  []rxXvrrpRouter
+	slots    []rxXvrrpSlot
+	event    Event
+	mappings [][]byte
+}
+
+// Open loads the program, tells it of the virtual routers and attaches it in
+// the first mode that works. The error of the last mode is returned if none
+// does; it matches ErrUnsupported or ErrBusy where that is the cause.
+func Open(opts Options) (*Filter, error) {
+	if err := rlimit.RemoveMemlock(); err != nil {
+		return nil, fmt.Errorf("raise the locked-memory limit: %w: %w", ErrUnsupported, err)
+	}
+	f := &Filter{ifindex: opts.Ifindex, ifname: opts.Ifname, pins: pins{dir: opts.PinDir}}
+	var errs error
+	for _, mode := range opts.Modes {
+		err := f.open(mode, opts)
+		if err == nil {
+			return f, nil
+		}
+		errs = errors.Join(errs, err)
+		opts.Log.Info("attach mode not available", "iface", opts.Ifname, "mode", mode, "err", err)
+	}
+	return nil, errs
+}
+
+func (f *Filter) open(mode Mode, opts Options) (err error) {
+	defer func() {
+		if err != nil {
+			_ = f.release()
+		}
+	}()
+	if err := f.load(mode); err != nil {
+		return err
+	}
+	if err := f.mapMemory(); err != nil {
+		return err
+	}
+	for _, r := range opts.Routers {
+		f.setRouter(r)
+	}
+	if err := f.attach(mode, opts.Holder); err != nil {
+		return err
+	}
+	if err := f.pins.save(f, mode); err != nil {
+		return err
+	}
+	f.mode = mode
+	return nil
+}
+
+// load keeps only the program that the mode needs, so that a kernel without
+// tcx does not have to know it, and drops the multi-buffer flag where the
+// kernel is older than that (5.18).
+func (f *Filter) load(mode Mode) error {
+	spec, err := loadRx()
+	if err != nil {
+		return fmt.Errorf("read the embedded program: %w", err)
+	}
+	keep := mode.program()
+	for name := range spec.Programs {
+		if name != keep {
+			delete(spec.Programs, name)
+		}
+	}
+	coll, err := ebpf.NewCollection(spec)
+	if err != nil && spec.Programs[keep].Flags != 0 {
+		spec.Programs[keep].Flags = 0
+		coll, err = ebpf.NewCollection(spec)
+	}
+	if err != nil {
+		return fmt.Errorf("load program %s: %w: %w", keep, ErrUnsupported, err)
+	}
+	f.prog = coll.DetachProgram(keep)
+	f.maps = rxMaps{
+		Budgets:  coll.DetachMap("budgets"),
+		Counters: coll.DetachMap("counters"),
+		Events:   coll.DetachMap("events"),
+		Routers:  coll.DetachMap("routers"),
+		Scratch:  coll.DetachMap("scratch"),
+		Slots:    coll.DetachMap("slots"),
+		Sources:  coll.DetachMap("sources"),
+	}
+	coll.Close()
+	return nil
+}
+
+func (f *Filter) mapMemory() error {
+	var err error
+	if f.ring, err = openRing(f.maps.Events); err != nil {
+		return err
+	}
+	if f.routers, err = mapArray[rxXvrrpRouter](f, f.maps.Routers); err != nil {
+		return fmt.Errorf("map routers: %w", err)
+	}
+	if f.slots, err = mapArray[rxXvrrpSlot](f, f.maps.Slots); err != nil {
+		return fmt.Errorf("map slots: %w", err)
+	}
+	return nil
+}
+
+// mapArray views a BPF_F_MMAPABLE array as a slice. Its elements are laid out
+// at multiples of eight bytes, as the sizes of both value types are.
+func mapArray[T any](f *Filter, m *ebpf.Map) ([]T, error) {
+	n := int(m.MaxEntries())
+	var elem T
+	page := unix.Getpagesize()
+	length := (n*int(unsafe.Sizeof(elem)) + page - 1) &^ (page - 1)
+	mem, err := unix.Mmap(m.FD(), 0, length, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
+		return nil, err
+	}
+	f.mappings = append(f.mappings, mem)
+	return unsafe.Slice((*T)(unsafe.Pointer(&mem[0])), n), nil
+}
+
+func (f *Filter) setRouter(r Router) {
+	at := &f.routers[r.Slot]
+	at.Vlan = r.VLAN
+	at.Flags = 0
+	if r.CheckTTL {
+		at.Flags = uint8(rxXvrrpRouterFlagXVRRP_ROUTER_CHECK_TTL)
+	}
+	at.Version = r.Version
+}
+
+// Mode returns how the program is attached.
+func (f *Filter) Mode() Mode { return f.mode }
+
+// FD is readable, in the sense of epoll, while events wait.
+func (f *Filter) FD() int { return f.ring.fd }
+
+// Drain calls fn with every event that waits and returns their number.
+func (f *Filter) Drain(fn func(*Event)) int {
+	return f.ring.drain(func(b []byte) {
+		if parseEvent(b, &f.event) {
+			fn(&f.event)
+		}
+	})
+}
+
+const eventHeader = int(unsafe.Offsetof(rxXvrrpEvent{}.Payload))
+
+func parseEvent(b []byte, e *Event) bool {
+	if len(b) < eventHeader {
+		return false
+	}
+	raw := (*rxXvrrpEvent)(unsafe.Pointer(&b[0]))
+	e.RxNs = int64(raw.RxNs)
+	e.Ifindex = int(raw.Ifindex)
+	e.VLAN = [2]uint16{raw.VlanOuter, raw.VlanInner}
+	e.TTL = raw.Ttl
+	e.Reason = Reason(raw.Reason)
+	e.PayloadLen = int(raw.PayloadLen)
+	if raw.Family == 4 {
+		e.Src = netip.AddrFrom4([4]byte(raw.Src[:4]))
+		e.Dst = netip.AddrFrom4([4]byte(raw.Dst[:4]))
+	} else {
+		e.Src = netip.AddrFrom16(raw.Src)
+		e.Dst = netip.AddrFrom16(raw.Dst)
+	}
+	e.Payload = b[eventHeader:]
+	if len(e.Payload) > e.PayloadLen {
+		e.Payload = e.Payload[:e.PayloadLen]
+	}
+	return true
+}
+
+// Install makes an advert the template of a slot: from now on its repetitions
+// only refresh the slot's liveness, which starts afresh at seen. It reports
+// whether that is possible (an advert above PayloadMax stays an event).
+func (f *Filter) Install(slot Slot, src, dst netip.Addr, payload []byte, seen int64) bool {
+	f.Clear(slot)
+	if len(payload) > PayloadMax || len(payload) == 0 {
+		return false
+	}
+	f.slots[slot] = rxXvrrpSlot{LastNs: uint64(seen)}
+	t := &f.routers[slot].Template
+	putAddr(&t.Src, src)
+	putAddr(&t.Dst, dst)
+	copy(unsafe.Slice((*byte)(unsafe.Pointer(&t.Payload[0])), PayloadMax), payload)
+	// Last, and atomically: the program compares nothing while len is 0.
+	atomic.StoreUint32(&t.Len, uint32(len(payload)))
+	return true
+}
+
+func putAddr(to *[16]byte, a netip.Addr) {
+	*to = [16]byte{}
+	if a.Is4() {
+		b := a.As4()
+		copy(to[:], b[:])
+		return
+	}
+	*to = a.As16()
+}
+
+// Clear removes the template of a slot; every advert is an event again.
+func (f *Filter) Clear(slot Slot) { atomic.StoreUint32(&f.routers[slot].Template.Len, 0) }
+
+// LastArrival returns when the template was last seen, or when it was
+// installed; 0 without a template.
+func (f *Filter) LastArrival(slot Slot) int64 {
+	if atomic.LoadUint32(&f.routers[slot].Template.Len) == 0 {
+		return 0
+	}
+	return int64(atomic.LoadUint64(&f.slots[slot].LastNs))
+}
+
+// Liveness is what the program recorded of the current master. Times are in
+// nanoseconds; Arrivals holds up to 32 CLOCK_MONOTONIC stamps, oldest first.
+type Liveness struct {
+	LastNs       int64   `json:"last_ns"`
+	Count        uint64  `json:"count"`
+	MeanGapNs    int64   `json:"mean_gap_ns"`
+	JitterNs     int64   `json:"jitter_ns"`
+	LargestGapNs int64   `json:"largest_gap_ns"`
+	GapLog2      []int64 `json:"gap_log2"`
+	Arrivals     []int64 `json:"arrivals"`
+}
+
+// Liveness copies a slot. Counts of one copy may differ by an advert that
+// arrived during it.
+func (f *Filter) Liveness(slot Slot) Liveness {
+	s := &f.slots[slot]
+	l := Liveness{
+		LastNs:       int64(atomic.LoadUint64(&s.LastNs)),
+		Count:        atomic.LoadUint64(&s.Count),
+		MeanGapNs:    int64(atomic.LoadUint64(&s.MeanGapNs)),
+		JitterNs:     int64(atomic.LoadUint64(&s.JitterNs)),
+		LargestGapNs: int64(atomic.LoadUint64(&s.LargestGapNs)),
+		GapLog2:      make([]int64, len(s.GapLog2)),
+	}
+	for i := range s.GapLog2 {
+		l.GapLog2[i] = int64(atomic.LoadUint64(&s.GapLog2[i]))
+	}
+	n := uint64(len(s.Arrivals))
+	for i := l.Count - min(l.Count, n); i < l.Count; i++ {
+		l.Arrivals = append(l.Arrivals, int64(atomic.LoadUint64(&s.Arrivals[i%n])))
+	}
+	return l
+}
+
+// Counters returns, by reason, the frames of all CPUs.
+func (f *Filter) Counters() (Counters, error) {
+	var perCPU []rxXvrrpCounters
+	if err := f.maps.Counters.Lookup(uint32(0), &perCPU); err != nil {
+		return Counters{}, fmt.Errorf("read counters of %s: %w", f.ifname, err)
+	}
+	var sum Counters
+	for i := range perCPU {
+		counts := (*Counters)(unsafe.Pointer(&perCPU[i]))
+		for r := range sum {
+			sum[r].Pass += counts[r].Pass
+			sum[r].Drop += counts[r].Drop
+		}
+	}
+	return sum, nil
+}
+
+// Close detaches the program and removes the pins: the clean stop.
+func (f *Filter) Close() error {
+	return errors.Join(f.pins.remove(), f.release())
+}
+
+// release frees what this process holds and leaves pins alone.
+func (f *Filter) release() error {
+	var errs []error
+	if f.ring != nil {
+		errs = append(errs, f.ring.close())
+		f.ring = nil
+	}
+	for _, m := range f.mappings {
+		errs = append(errs, unix.Munmap(m))
+	}
+	f.mappings, f.routers, f.slots = nil, nil, nil
+	if f.link != nil {
+		errs = append(errs, f.link.Close())
+		f.link = nil
+	}
+	if f.prog != nil {
+		errs = append(errs, f.prog.Close())
+		f.prog = nil
+	}
+	errs = append(errs, f.maps.Close())
+	f.maps = rxMaps{}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,6 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package loader
+
+// The compiler and its flags come from the Makefile, which pins them.
+//go:generate go tool bpf2go -target bpfel -no-global-types -type xvrrp_reason -type xvrrp_count -type xvrrp_counters -type xvrrp_router -type xvrrp_slot -type xvrrp_event -type xvrrp_budget -type xvrrp_router_flag rx ../bpf/xvrrp_rx.bpf.c

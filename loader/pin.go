@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package loader
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
+)
+
+// BPFFS is where the BPF file system is mounted.
+const BPFFS = "/sys/fs/bpf"
+
+// PinDir returns the folder of an interface's pins. Interfaces of two network
+// namespaces may have the same name, so the namespace's inode is part of it.
+func PinDir(netns uint64, ifname string) string {
+	return filepath.Join(BPFFS, "xvrrp", strconv.FormatUint(netns, 10), ifname)
+}
+
+// MountBPFFS mounts the BPF file system at its usual place if nobody has.
+func MountBPFFS() error {
+	var st unix.Statfs_t
+	if err := unix.Statfs(BPFFS, &st); err == nil && st.Type == unix.BPF_FS_MAGIC {
+		return nil
+	}
+	if err := unix.Mount("bpf", BPFFS, "bpf", 0, "mode=0700"); err != nil {
+		return fmt.Errorf("mount the BPF file system on %s: %w", BPFFS, err)
+	}
+	return nil
+}
+
+const linkPin = "link-"
+
+// pins are the names of a Filter in the BPF file system. An empty dir means
+// that nothing is pinned.
+type pins struct{ dir string }
+
+// adopt returns the link that a predecessor pinned in this mode, if it still
+// belongs to the interface.
+func (p pins) adopt(mode Mode, ifindex int) attachment {
+	if p.dir == "" {
+		return nil
+	}
+	l, err := link.LoadPinnedLink(filepath.Join(p.dir, linkPin+string(mode)), nil)
+	if err != nil {
+		return nil
+	}
+	info, err := l.Info()
+	if err == nil && linkIfindex(info) == ifindex {
+		return l
+	}
+	_ = l.Close()
+	return nil
+}
+
+// linkIfindex is 0 for a link whose interface has gone.
+func linkIfindex(info *link.Info) int {
+	if x := info.XDP(); x != nil {
+		return int(x.Ifindex)
+	}
+	if t := info.TCX(); t != nil {
+		return int(t.Ifindex)
+	}
+	return 0
+}
+
+func (p pins) dropLinks() error {
+	entries, err := os.ReadDir(p.dir)
+	if p.dir == "" || errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("list pins: %w", err)
+	}
+	for _, e := range entries {
+		if !strings.HasPrefix(e.Name(), linkPin) {
+			continue
+		}
+		if err := os.Remove(filepath.Join(p.dir, e.Name())); err != nil {
+			return fmt.Errorf("remove stale pin: %w", err)
+		}
+	}
+	return nil
+}
+
+// save pins program, link and maps, in place of a predecessor's.
+func (p pins) save(f *Filter, mode Mode) error {
+	if p.dir == "" {
+		return nil
+	}
+	if err := os.MkdirAll(p.dir, 0o700); err != nil {
+		return fmt.Errorf("make pin folder: %w", err)
+	}
+	for name, object := range map[string]interface{ Pin(string) error }{
+		"prog":     f.prog,
+		"routers":  f.maps.Routers,
+		"slots":    f.maps.Slots,
+		"counters": f.maps.Counters,
+		"events":   f.maps.Events,
+		"budgets":  f.maps.Budgets,
+		"sources":  f.maps.Sources,
+	} {
+		path := filepath.Join(p.dir, name)
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("replace pin: %w", err)
+		}
+		if err := object.Pin(path); err != nil {
+			return fmt.Errorf("pin %s: %w", path, err)
+		}
+	}
+	path := filepath.Join(p.dir, linkPin+string(mode))
+	if _, err := os.Stat(path); err == nil {
+		return nil // adopted
+	}
+	if err := f.link.Pin(path); err != nil {
+		return fmt.Errorf("pin %s: %w", path, err)
+	}
+	return nil
+}
+
+func (p pins) remove() error {
+	if p.dir == "" {
+		return nil
+	}
+	if err := os.RemoveAll(p.dir); err != nil {
+		return fmt.Errorf("remove pins: %w", err)
+	}
+	// The namespace's folder goes with its last interface.
+	_ = os.Remove(filepath.Dir(p.dir))
+	return nil
+}

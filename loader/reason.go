@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package loader
+
+// Reason says why a frame left the program. The words are the same in the C
+// source, in bpftool's dump, in metrics and in the documentation.
+type Reason uint8
+
+const (
+	ReasonNotVRRP       Reason = Reason(rxXvrrpReasonXVRRP_REASON_notVrrp)
+	ReasonTruncated     Reason = Reason(rxXvrrpReasonXVRRP_REASON_truncated)
+	ReasonBadIPHeader   Reason = Reason(rxXvrrpReasonXVRRP_REASON_badIpHeader)
+	ReasonFragment      Reason = Reason(rxXvrrpReasonXVRRP_REASON_fragment)
+	ReasonUnknownVRID   Reason = Reason(rxXvrrpReasonXVRRP_REASON_unknownVrid)
+	ReasonOtherVLAN     Reason = Reason(rxXvrrpReasonXVRRP_REASON_otherVlan)
+	ReasonBadTTL        Reason = Reason(rxXvrrpReasonXVRRP_REASON_badTtl)
+	ReasonSteady        Reason = Reason(rxXvrrpReasonXVRRP_REASON_steady)
+	ReasonBadVersion    Reason = Reason(rxXvrrpReasonXVRRP_REASON_badVersion)
+	ReasonBadType       Reason = Reason(rxXvrrpReasonXVRRP_REASON_badType)
+	ReasonBadCount      Reason = Reason(rxXvrrpReasonXVRRP_REASON_badCount)
+	ReasonBadLength     Reason = Reason(rxXvrrpReasonXVRRP_REASON_badLength)
+	ReasonRateSource    Reason = Reason(rxXvrrpReasonXVRRP_REASON_rateSource)
+	ReasonRateInterface Reason = Reason(rxXvrrpReasonXVRRP_REASON_rateInterface)
+	ReasonRingFull      Reason = Reason(rxXvrrpReasonXVRRP_REASON_ringFull)
+	ReasonEvent         Reason = Reason(rxXvrrpReasonXVRRP_REASON_event)
+	ReasonMax           Reason = Reason(rxXvrrpReasonXVRRP_REASON_MAX)
+)
+
+var reasonNames = [rxXvrrpReasonXVRRP_REASON_MAX]string{
+	ReasonNotVRRP:       "not_vrrp",
+	ReasonTruncated:     "truncated",
+	ReasonBadIPHeader:   "bad_ip_header",
+	ReasonFragment:      "fragment",
+	ReasonUnknownVRID:   "unknown_vrid",
+	ReasonOtherVLAN:     "other_vlan",
+	ReasonBadTTL:        "bad_ttl",
+	ReasonSteady:        "steady",
+	ReasonBadVersion:    "bad_version",
+	ReasonBadType:       "bad_type",
+	ReasonBadCount:      "bad_count",
+	ReasonBadLength:     "bad_length",
+	ReasonRateSource:    "rate_source",
+	ReasonRateInterface: "rate_interface",
+	ReasonRingFull:      "ring_full",
+	ReasonEvent:         "event",
+}
+
+func (r Reason) String() string {
+	if int(r) < len(reasonNames) {
+		return reasonNames[r]
+	}
+	return "unknown_reason"
+}
+
+// Count is the number of frames that left for one reason, by verdict.
+type Count struct {
+	Pass uint64 `json:"pass"`
+	Drop uint64 `json:"drop"`
+}
+
+// Counters has a Count for every Reason.
+type Counters [rxXvrrpReasonXVRRP_REASON_MAX]Count
