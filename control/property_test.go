@@ -70,7 +70,7 @@ func newWorld(t *testing.T, seed uint64) *world {
 	for i := range n {
 		cfg := control.Config{
 			VRID: 1, Version: version, Interval: interval, DownAdverts: 3,
-			Priority: uint8(1 + rng.IntN(254)), // may be equal: the address decides
+			Priority: []uint8{1, 90, 100, 254}[rng.IntN(4)], // often equal: the address decides
 			Source:   netip.AddrFrom4([4]byte{10, 0, 0, byte(i + 1)}),
 			Links:    []control.Link{{}},
 		}

@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package config reads keepalived.conf: the whole grammar as a tree with
+// positions, and typed values for what has an effect here.
+package config
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Config is a configuration that can be run.
+type Config struct {
+	NetNamespace string // net_namespace
+	Instance     string // instance: several daemons on one host
+	Instances    []*Instance
+}
+
+// Instance is one vrrp_instance with every default filled in.
+type Instance struct {
+	Name string
+	Pos  Pos
+
+	// Interface that adverts use, and where its name stands.
+	Interface    string
+	InterfacePos Pos
+
+	StateMaster bool // `state MASTER`; see keepalived-compat: only a wish
+	VRID        uint8
+	Version     uint8
+	Priority    uint8
+	Interval    time.Duration // advert_int
+	DownAdverts int
+
+	Source netip.Addr // mcast_src_ip; invalid: the interface's primary address
+	Group  netip.Addr // where adverts go
+
+	NoPreempt    bool
+	PreemptDelay time.Duration
+
+	AuthPass string // up to eight bytes; empty: no authentication
+
+	Addresses []Address // in the order of the file, excluded ones last
+	Tracked   []Track
+	// DontTrackPrimary keeps the instance out of FAULT while its own interface
+	// is down.
+	DontTrackPrimary bool
+
+	GARP GARP
+
+	Strict               bool
+	Accept               bool
+	SkipCheckAddrs       bool
+	LowerPrioNoAdvert    bool
+	HigherPrioSendAdvert bool
+	OwnerIgnoreAdverts   bool
+	// ChecksumAsV2 leaves the pseudo-header out of version 3 checksums.
+	ChecksumAsV2 bool
+}
+
+// GARP says how addresses are announced.
+type GARP struct {
+	Repeat          int           // announcements of an address in a block
+	Delay           time.Duration // until the second block; 0: there is none
+	Refresh         time.Duration // period of further announcements; 0: none
+	RefreshRepeat   int
+	LowerPrioRepeat int           // after a losing advert; 0: none
+	LowerPrioDelay  time.Duration // until their second block
+	Interval        time.Duration // between two on one interface; 0: none
+}
+
+// Address is one line of virtual_ipaddress or virtual_ipaddress_excluded.
+type Address struct {
+	Pos       Pos
+	Prefix    netip.Prefix
+	Dev       string // empty: the instance's interface
+	DevPos    Pos
+	Scope     uint8
+	Broadcast netip.Addr // invalid: none
+	Label     string
+	Peer      netip.Addr // invalid: none
+	NoTrack   bool
+	Excluded  bool // configured, not in adverts
+}
+
+// Track is one line of track_interface.
+type Track struct {
+	Interface string
+	Pos       Pos
+	Weight    int // 0: FAULT while it is down
+	Reverse   bool
+}
+
+// Parse reads a file and what it includes. The Config is nil if a Diagnostic
+// is fatal.
+func Parse(files Files, name string, env Environment) (*Config, Diagnostics) {
+	var diags Diagnostics
+	l := &lexer{files: files, env: env, diags: &diags, definitions: map[string][]string{}}
+	l.file(name, Pos{File: name})
+	d := &decoder{diags: &diags, noted: map[string]bool{}}
+	cfg := d.config(parseTree(l.out, &diags))
+	diags.sort()
+	if diags.Fatal() {
+		return nil, diags
+	}
+	return cfg, diags
+}

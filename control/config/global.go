@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package config
+
+import (
+	"maps"
+	"net/netip"
+	"slices"
+	"time"
+)
+
+// defaults is what global_defs says about instances. An option of an instance
+// that has a global default is an `option`, so that strict mode can tell a
+// value that the user wrote from one that nobody did.
+type defaults struct {
+	version     uint8
+	group       netip.Addr
+	iface       string
+	strict      bool
+	downAdverts option[int]
+	garp        garpOptions
+	minGARP     bool
+	garpGap     time.Duration
+
+	lowerPrioNoAdvert    option[bool]
+	higherPrioSendAdvert option[bool]
+	ownerIgnoreAdverts   option[bool]
+	skipCheckAddrs       bool
+	checksumAsV2         bool
+}
+
+// option is a value that remembers whether it was written.
+type option[T any] struct {
+	value T
+	set   bool
+}
+
+func (o *option[T]) write(v T) { *o = option[T]{v, true} }
+
+type garpOptions struct {
+	delay, refresh, lowerPrioDelay         option[time.Duration]
+	repeat, refreshRepeat, lowerPrioRepeat option[int]
+}
+
+func builtin() defaults {
+	return defaults{
+		version:     2,
+		group:       netip.AddrFrom4([4]byte{224, 0, 0, 18}),
+		iface:       "eth0",
+		downAdverts: option[int]{value: 3},
+		garp: garpOptions{
+			delay:         option[time.Duration]{value: 5 * time.Second},
+			repeat:        option[int]{value: 5},
+			refreshRepeat: option[int]{value: 1},
+		},
+	}
+}
+
+// settle applies vrrp_min_garp, which touches only what nobody wrote.
+func (g *defaults) settle() {
+	if !g.minGARP {
+		return
+	}
+	if !g.garp.repeat.set {
+		g.garp.repeat.value = 1
+	}
+	if !g.garp.delay.set {
+		g.garp.delay.value = 0
+	}
+}
+
+const maxSeconds = 1 << 31 * time.Second
+
+func wholeSeconds(set func(*garpOptions, time.Duration)) handler[garpOptions] {
+	return func(d *decoder, n *Node, into *garpOptions) {
+		if v, ok := d.number(n, 0, 1<<31-1, Warning); ok {
+			set(into, time.Duration(v)*time.Second)
+		}
+	}
+}
+
+// garpKeywords are those of an instance; global_defs has them with vrrp_ in
+// front.
+var garpKeywords = map[string]handler[garpOptions]{
+	"garp_master_delay":     wholeSeconds(func(g *garpOptions, v time.Duration) { g.delay.write(v) }),
+	"garp_master_refresh":   wholeSeconds(func(g *garpOptions, v time.Duration) { g.refresh.write(v) }),
+	"garp_lower_prio_delay": wholeSeconds(func(g *garpOptions, v time.Duration) { g.lowerPrioDelay.write(v) }),
+	"garp_master_repeat": func(d *decoder, n *Node, g *garpOptions) {
+		if v, ok := d.number(n, 1, 1<<31-1, Warning); ok {
+			g.repeat.write(v)
+		} else if len(n.Args) > 0 && n.Args[0].Text == "0" {
+			g.repeat.write(1) // compat: reported, and 1 is used
+		}
+	},
+	"garp_master_refresh_repeat": func(d *decoder, n *Node, g *garpOptions) {
+		if v, ok := d.number(n, 0, 1<<31-1, Warning); ok {
+			g.refreshRepeat.write(max(1, v))
+		}
+	},
+	"garp_lower_prio_repeat": func(d *decoder, n *Node, g *garpOptions) {
+		if v, ok := d.number(n, 0, 1<<31-1, Warning); ok {
+			g.lowerPrioRepeat.write(v)
+		}
+	},
+}
+
+var globalKeywords = map[string]handler[defaults]{
+	"vrrp_version": func(d *decoder, n *Node, g *defaults) {
+		if v, ok := d.number(n, 2, 3, Error); ok {
+			g.version = uint8(v)
+		}
+	},
+	"vrrp_mcast_group4": func(d *decoder, n *Node, g *defaults) {
+		if a, ok := d.multicast4(n); ok {
+			g.group = a
+		}
+	},
+	"default_interface": func(d *decoder, n *Node, g *defaults) {
+		if w, ok := d.arg(n, 0, "an interface"); ok {
+			g.iface = w.Text
+		}
+	},
+	"vrrp_garp_interval": func(d *decoder, n *Node, g *defaults) {
+		// compat: an explicit 0 is refused, though the configuration that
+		// keepalived ships has it; the line is ignored.
+		if v, ok := d.seconds(n, time.Microsecond, maxSeconds, Warning); ok {
+			g.garpGap = v
+		}
+	},
+	"vrrp_down_timer_adverts": func(d *decoder, n *Node, g *defaults) {
+		if v, ok := d.number(n, 1, 100, Warning); ok {
+			g.downAdverts.write(v)
+		}
+	},
+	"vrrp_min_garp":                flag(func(g *defaults, v bool) { g.minGARP = v }),
+	"vrrp_strict":                  flag(func(g *defaults, v bool) { g.strict = v }),
+	"vrrp_skip_check_adv_addr":     flag(func(g *defaults, v bool) { g.skipCheckAddrs = v }),
+	"vrrp_lower_prio_no_advert":    flag(func(g *defaults, v bool) { g.lowerPrioNoAdvert.write(v) }),
+	"vrrp_higher_prio_send_advert": flag(func(g *defaults, v bool) { g.higherPrioSendAdvert.write(v) }),
+	"vrrp_owner_ignore_adverts":    flag(func(g *defaults, v bool) { g.ownerIgnoreAdverts.write(v) }),
+	"v3_checksum_as_v2":            flag(func(g *defaults, v bool) { g.checksumAsV2 = v }),
+	// Read where files are opened; here it only has to be known.
+	"include_check": func(*decoder, *Node, *defaults) {},
+}
+
+func init() {
+	for name, h := range garpKeywords {
+		globalKeywords["vrrp_"+name] = func(d *decoder, n *Node, g *defaults) { h(d, n, &g.garp) }
+	}
+}
+
+func (d *decoder) globalDefs(n *Node) {
+	if !d.needsBlock(n) {
+		return
+	}
+	known := slices.Collect(maps.Keys(globalKeywords))
+	dispatch(d, n.Block, globalKeywords, &d.global, func(n *Node) {
+		d.other(n, laterGlobal, lvsGlobal, known)
+	})
+}
+
+func (d *decoder) needsBlock(n *Node) bool {
+	if !n.HasBlock {
+		d.diags.add(Error, n.Pos, "%s needs a block: { … }", n.Keyword)
+	}
+	return n.HasBlock
+}

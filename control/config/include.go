@@ -1,0 +1,275 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package config
+
+import (
+	"fmt"
+	"path/filepath"
+	"strconv"
+	"strings"
+)
+
+// Kinds of failure that a strict include turns into an error.
+const (
+	strictRead     = "r" // a match cannot be read
+	strictMatch    = "m" // a name without wildcards matches nothing
+	strictWildcard = "w" // a pattern matches nothing
+	strictBrace    = "b" // an alternative of {a,b} matches nothing
+)
+
+var includeKinds = map[string]string{
+	"include":  "",
+	"includer": strictRead,
+	"includem": strictRead + strictMatch,
+	"includew": strictRead + strictMatch + strictWildcard,
+	"includeb": strictRead + strictBrace,
+	"includea": strictRead + strictMatch + strictWildcard + strictBrace,
+}
+
+func isInclude(word string) bool {
+	_, ok := includeKinds[word]
+	return ok
+}
+
+// include reads the files that match a pattern, relative to the file that
+// includes them.
+func (l *lexer) include(word, pattern string, pos Pos) {
+	pos.Col = 1
+	kinds := includeKinds[word]
+	if word == "include" {
+		kinds = l.strict
+	}
+	if pattern == "" {
+		l.diags.add(Missing, pos, "%s needs a file name", word)
+		return
+	}
+	pattern = strings.Trim(pattern, `"`)
+	alternatives := braces(pattern)
+	matched := 0
+	for _, p := range alternatives {
+		if !filepath.IsAbs(p) {
+			p = filepath.Join(filepath.Dir(pos.File), p)
+		}
+		names, err := l.files.Glob(p)
+		if err != nil {
+			l.diags.add(Error, pos, "%s %s: %v", word, p, err)
+			return
+		}
+		if len(names) == 0 && len(alternatives) > 1 && strings.Contains(kinds, strictBrace) {
+			l.diags.add(Error, pos, "%s: nothing matches %s", word, p)
+		}
+		for _, name := range names {
+			matched++
+			l.includeFile(name, kinds, pos)
+		}
+	}
+	if matched > 0 {
+		return
+	}
+	kind := strictMatch
+	if strings.ContainsAny(pattern, "*?[") {
+		kind = strictWildcard
+	}
+	severity := Warning
+	if strings.Contains(kinds, kind) {
+		severity = Error
+	}
+	l.diags.add(severity, pos, "%s: nothing matches %s", word, pattern)
+}
+
+func (l *lexer) includeFile(name, kinds string, pos Pos) {
+	before := len(*l.diags)
+	strict := l.strict
+	l.file(name, pos)
+	l.strict = strict // include_check lasts until the end of its file
+	// A lenient include does without a file that cannot be read.
+	if len(*l.diags) == before+1 && (*l.diags)[before].Pos == pos && !strings.Contains(kinds, strictRead) {
+		(*l.diags)[before].Severity = Warning
+	}
+}
+
+// includeCheck takes the option words that make a plain include strict.
+func (l *lexer) includeCheck(line logical) {
+	if line[0].text != "include_check" {
+		return
+	}
+	kinds := map[string]string{
+		"read": strictRead, "readable": strictRead, "match": strictMatch,
+		"wildcard_match": strictWildcard, "brace_match": strictBrace,
+	}
+	l.strict = ""
+	for _, w := range line[1:] {
+		l.strict += kinds[w.text]
+	}
+}
+
+// braces expands {a,b} as csh does; alternatives may nest.
+func braces(s string) []string {
+	open := strings.IndexByte(s, '{')
+	if open < 0 {
+		return []string{s}
+	}
+	depth, start := 0, open+1
+	var parts []string
+	for i := open; i < len(s); i++ {
+		switch s[i] {
+		case '{':
+			depth++
+		case ',':
+			if depth == 1 {
+				parts = append(parts, s[start:i])
+				start = i + 1
+			}
+		case '}':
+			depth--
+			if depth > 0 {
+				continue
+			}
+			parts = append(parts, s[start:i])
+			var out []string
+			for _, p := range parts {
+				out = append(out, braces(s[:open]+p+s[i+1:])...)
+			}
+			return out
+		}
+	}
+	return []string{s}
+}
+
+// repeat expands the first ~SEQ(var, start, step, end), ~SEQx or ~LST of a
+// line that begins with it.
+func repeat(s string) ([]string, error) {
+	word, rest, ok := strings.Cut(s, "(")
+	args, body, closed := cutParenthesis(rest)
+	if !ok || !closed {
+		return nil, fmt.Errorf("%s needs its arguments in parentheses", word)
+	}
+	switch word {
+	case "~SEQ":
+		return sequence(args, body, 10)
+	case "~SEQx":
+		return sequence(args, body, 16)
+	case "~LST":
+		return list(args, body)
+	}
+	return nil, fmt.Errorf("unknown repetition %s%s", word, suggest(word, []string{"~SEQ", "~SEQx", "~LST"}))
+}
+
+func cutParenthesis(s string) (args, rest string, ok bool) {
+	depth := 1
+	for i := range len(s) {
+		switch s[i] {
+		case '(':
+			depth++
+		case ')':
+			depth--
+			if depth == 0 {
+				return s[:i], strings.TrimSpace(s[i+1:]), true
+			}
+		}
+	}
+	return "", "", false
+}
+
+func sequence(args, body string, base int) ([]string, error) {
+	words := strings.Split(args, ",")
+	if len(words) < 2 || len(words) > 4 {
+		return nil, fmt.Errorf("~SEQ takes a name and one to three numbers")
+	}
+	var numbers []int64
+	for _, w := range words[1:] {
+		n, err := strconv.ParseInt(strings.TrimSpace(w), 0, 64)
+		if err != nil {
+			return nil, fmt.Errorf("~SEQ: %q is not a number", strings.TrimSpace(w))
+		}
+		numbers = append(numbers, n)
+	}
+	start, step, end := int64(1), int64(1), numbers[len(numbers)-1]
+	if len(numbers) > 1 {
+		start = numbers[0]
+	}
+	switch {
+	case len(numbers) == 3:
+		step = numbers[1]
+	case start > end:
+		step = -1
+	}
+	if step == 0 || (end-start)/step < 0 || (end-start)/step > maxLines {
+		return nil, fmt.Errorf("~SEQ from %d to %d by %d does not end", start, end, step)
+	}
+	var out []string
+	for n := start; (step > 0 && n <= end) || (step < 0 && n >= end); n += step {
+		out = append(out, substitute(body, strings.TrimSpace(words[0]), strconv.FormatInt(n, base)))
+	}
+	return out, nil
+}
+
+func list(args, body string) ([]string, error) {
+	words := topLevel(args)
+	if len(words) < 2 {
+		return nil, fmt.Errorf("~LST takes a name and values")
+	}
+	names := tuple(words[0])
+	var out []string
+	for _, w := range words[1:] {
+		values := tuple(w)
+		if len(values) != len(names) {
+			return nil, fmt.Errorf("~LST: %s has %d values for %d names", w, len(values), len(names))
+		}
+		line := body
+		for i, name := range names {
+			line = substitute(line, name, values[i])
+		}
+		out = append(out, line)
+	}
+	return out, nil
+}
+
+// topLevel splits at commas outside braces.
+func topLevel(s string) []string {
+	var out []string
+	depth, start := 0, 0
+	for i := range len(s) {
+		switch s[i] {
+		case '{':
+			depth++
+		case '}':
+			depth--
+		case ',':
+			if depth == 0 {
+				out = append(out, strings.TrimSpace(s[start:i]))
+				start = i + 1
+			}
+		}
+	}
+	return append(out, strings.TrimSpace(s[start:]))
+}
+
+func tuple(s string) []string {
+	inner, ok := strings.CutPrefix(s, "{")
+	if !ok {
+		return []string{s}
+	}
+	parts := strings.Split(strings.TrimSuffix(inner, "}"), ",")
+	for i := range parts {
+		parts[i] = strings.TrimSpace(parts[i])
+	}
+	return parts
+}
+
+// substitute replaces $NAME and ${NAME}.
+func substitute(s, name, value string) string {
+	var out strings.Builder
+	for i := 0; i < len(s); {
+		if s[i] == '$' {
+			if used, end := useOf(s[i:]); used == name {
+				out.WriteString(value)
+				i += end
+				continue
+			}
+		}
+		out.WriteByte(s[i])
+		i++
+	}
+	return out.String()
+}
