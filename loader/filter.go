@@ -258,7 +258,8 @@ func (f *Filter) Install(slot Slot, src, dst netip.Addr, payload []byte, seen in
 	if len(payload) > PayloadMax || len(payload) == 0 {
 		return false
 	}
-	f.slots[slot] = rxXvrrpSlot{LastNs: uint64(seen)}
+	// The count goes on from master to master; everything else is about one.
+	f.slots[slot] = rxXvrrpSlot{LastNs: uint64(seen), Count: f.slots[slot].Count}
 	t := &f.routers[slot].Template
 	putAddr(&t.Src, src)
 	putAddr(&t.Dst, dst)
@@ -290,7 +291,8 @@ func (f *Filter) LastArrival(slot Slot) int64 {
 	return int64(atomic.LoadUint64(&f.slots[slot].LastNs))
 }
 
-// Liveness is what the program recorded of the current master. Times are in
+// Liveness is what the program recorded of the current master; Count alone
+// counts the repetitions of every master since the start. Times are in
 // nanoseconds; Arrivals holds up to 32 CLOCK_MONOTONIC stamps, oldest first.
 type Liveness struct {
 	LastNs       int64   `json:"last_ns"`
@@ -319,7 +321,9 @@ func (f *Filter) Liveness(slot Slot) Liveness {
 	}
 	n := uint64(len(s.Arrivals))
 	for i := l.Count - min(l.Count, n); i < l.Count; i++ {
-		l.Arrivals = append(l.Arrivals, int64(atomic.LoadUint64(&s.Arrivals[i%n])))
+		if at := atomic.LoadUint64(&s.Arrivals[i%n]); at != 0 {
+			l.Arrivals = append(l.Arrivals, int64(at))
+		}
 	}
 	return l
 }

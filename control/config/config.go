@@ -13,6 +13,7 @@ import (
 type Config struct {
 	NetNamespace string // net_namespace
 	Instance     string // instance: several daemons on one host
+	RTPriority   int    // vrrp_rt_priority, 1 to 99; 0: normal scheduling
 	Instances    []*Instance
 }
 
@@ -97,7 +98,7 @@ func Parse(files Files, name string, env Environment) (*Config, Diagnostics) {
 	var diags Diagnostics
 	l := &lexer{files: files, env: env, diags: &diags, definitions: map[string][]string{}}
 	l.file(name, Pos{File: name})
-	d := &decoder{diags: &diags, noted: map[string]bool{}}
+	d := &decoder{file: name, diags: &diags, noted: map[string]bool{}}
 	cfg := d.config(parseTree(l.out, &diags))
 	diags.sort()
 	if diags.Fatal() {

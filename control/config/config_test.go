@@ -134,7 +134,7 @@ func TestFatal(t *testing.T) {
 		"group not mcast":    {"global_defs {\nvrrp_mcast_group4 10.0.0.1\n}\n" + minimal(required), "2:19: error: vrrp_mcast_group4: 10.0.0.1 is not a multicast address"},
 		"advert_int 0":       {minimal(required + "advert_int 0"), "4:12: error: advert_int: \"0\" is not in the range 10ms to 4m15s"},
 		"label too long":     {minimal("virtual_router_id 1\nvirtual_ipaddress { 10.0.0.1 label 0123456789abcdef }"), "3:36: error: label"},
-		"no instance":        {"global_defs {\n}\n", "1:1: error: there is no vrrp_instance"},
+		"no instance":        {"global_defs {\n}\n", "/etc/k.conf: error: there is no vrrp_instance"},
 		"endless definition": {"$A=$A x\n$A\n", "2: error: definitions expand without end"},
 		"endless include":    {"include k.conf\n", "files include each other"},
 		"strict include":     {"includea /nowhere\n" + minimal(required), "1:1: error: includea: nothing matches /nowhere"},

@@ -14,6 +14,7 @@ import (
 // decoder turns the tree into typed values. global_defs is read first, so that
 // its place in the file does not matter; keepalived does the same at start.
 type decoder struct {
+	file   string
 	diags  *Diagnostics
 	noted  map[string]bool
 	cfg    Config
@@ -31,6 +32,7 @@ func (d *decoder) config(tree []*Node) *Config {
 		}
 	}
 	d.global.settle()
+	d.cfg.RTPriority = d.global.rtPriority
 	for _, n := range tree {
 		switch n.Keyword {
 		case "global_defs":
@@ -50,11 +52,7 @@ func (d *decoder) config(tree []*Node) *Config {
 	}
 	d.duplicates()
 	if len(d.cfg.Instances) == 0 && !d.diags.Fatal() {
-		at := Pos{}
-		if len(tree) > 0 {
-			at = tree[0].Pos
-		}
-		d.diags.add(Error, at, "there is no vrrp_instance")
+		d.diags.add(Error, Pos{File: d.file}, "there is no vrrp_instance")
 	}
 	return &d.cfg
 }

@@ -20,6 +20,7 @@ type defaults struct {
 	downAdverts option[int]
 	garp        garpOptions
 	minGARP     bool
+	rtPriority  int
 	garpGap     time.Duration
 
 	lowerPrioNoAdvert    option[bool]
@@ -130,6 +131,11 @@ var globalKeywords = map[string]handler[defaults]{
 	"vrrp_down_timer_adverts": func(d *decoder, n *Node, g *defaults) {
 		if v, ok := d.number(n, 1, 100, Warning); ok {
 			g.downAdverts.write(v)
+		}
+	},
+	"vrrp_rt_priority": func(d *decoder, n *Node, g *defaults) {
+		if v, ok := d.number(n, 1, 1<<31-1, Warning); ok {
+			g.rtPriority = min(v, 99) // compat: clipped to what the scheduler has
 		}
 	},
 	"vrrp_min_garp":                flag(func(g *defaults, v bool) { g.minGARP = v }),

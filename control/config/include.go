@@ -138,7 +138,7 @@ func braces(s string) []string {
 
 // repeat expands the first ~SEQ(var, start, step, end), ~SEQx or ~LST of a
 // line that begins with it.
-func repeat(s string) ([]string, error) {
+func (l *lexer) repeat(s string, pos Pos) ([]string, error) {
 	word, rest, ok := strings.Cut(s, "(")
 	args, body, closed := cutParenthesis(rest)
 	if !ok || !closed {
@@ -146,9 +146,9 @@ func repeat(s string) ([]string, error) {
 	}
 	switch word {
 	case "~SEQ":
-		return sequence(args, body, 10)
+		return l.sequence(args, body, 10, pos)
 	case "~SEQx":
-		return sequence(args, body, 16)
+		return l.sequence(args, body, 16, pos)
 	case "~LST":
 		return list(args, body)
 	}
@@ -171,7 +171,7 @@ func cutParenthesis(s string) (args, rest string, ok bool) {
 	return "", "", false
 }
 
-func sequence(args, body string, base int) ([]string, error) {
+func (l *lexer) sequence(args, body string, base int, pos Pos) ([]string, error) {
 	words := strings.Split(args, ",")
 	if len(words) < 2 || len(words) > 4 {
 		return nil, fmt.Errorf("~SEQ takes a name and one to three numbers")
@@ -194,8 +194,11 @@ func sequence(args, body string, base int) ([]string, error) {
 	case start > end:
 		step = -1
 	}
-	if step == 0 || (end-start)/step < 0 || (end-start)/step > maxLines {
+	if step == 0 || (end-start)/step < 0 || (end-start)/step > maxText {
 		return nil, fmt.Errorf("~SEQ from %d to %d by %d does not end", start, end, step)
+	}
+	if !l.spend(int((end-start)/step)+1, body, pos) {
+		return nil, nil
 	}
 	var out []string
 	for n := start; (step > 0 && n <= end) || (step < 0 && n >= end); n += step {
@@ -262,7 +265,7 @@ func substitute(s, name, value string) string {
 	var out strings.Builder
 	for i := 0; i < len(s); {
 		if s[i] == '$' {
-			if used, end := useOf(s[i:]); used == name {
+			if used, end := useOf(s[i:]); used != "" && used == name {
 				out.WriteString(value)
 				i += end
 				continue

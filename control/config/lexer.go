@@ -29,11 +29,11 @@ const (
 	// maxLine is keepalived's limit on a physical line, in bytes.
 	maxLine = 1023
 	// maxInclude bounds the depth of files that include each other, maxExpand
-	// the replacements in one line, maxLines the lines that definitions and
-	// ~SEQ may make of a file: a mistake must not fill the memory.
+	// the replacements in one line, maxText the bytes that definitions and
+	// ~SEQ may make in all: a mistake must not fill the memory or never end.
 	maxInclude = 32
-	maxExpand  = 1000
-	maxLines   = 1 << 20
+	maxExpand  = 200
+	maxText    = 1 << 25
 )
 
 // token is a word, `{` or `}`.
@@ -59,6 +59,7 @@ type lexer struct {
 
 	definitions map[string][]string // by name, the lines of the value
 	strict      string              // include_check
+	made        int                 // bytes so far; see maxText
 }
 
 var (
@@ -158,8 +159,11 @@ func nameEnd(s string) int {
 // line handles a line that may still hold a condition, definitions in use and
 // repetitions. original is the physical line, for columns.
 func (l *lexer) line(text string, pos Pos, original string, expansions int) {
-	if len(l.out) > maxLines || expansions > maxExpand {
-		l.diags.add(Error, pos, "definitions expand without end")
+	if !l.spend(1, text, pos) {
+		return
+	}
+	if expansions > maxExpand {
+		l.spend(maxText, text, pos)
 		return
 	}
 	trimmed := strings.TrimSpace(text)
@@ -181,7 +185,7 @@ func (l *lexer) line(text string, pos Pos, original string, expansions int) {
 		}
 	}
 	if strings.HasPrefix(trimmed, "~") {
-		lines, err := repeat(trimmed)
+		lines, err := l.repeat(trimmed, pos)
 		if err != nil {
 			pos.Col = strings.IndexByte(original, '~') + 1
 			l.diags.add(Error, pos, "%v", err)
@@ -200,6 +204,23 @@ func (l *lexer) line(text string, pos Pos, original string, expansions int) {
 		return
 	}
 	l.split(text, pos, original)
+}
+
+// spend books n lines like text and says whether they may be made. Running out
+// is reported once and ends all expansion.
+func (l *lexer) spend(n int, text string, pos Pos) bool {
+	const perLine = 64 // a line costs something even if it is empty
+	left := maxText - l.made
+	if left < 0 {
+		return false
+	}
+	if n > left/(len(text)+perLine) {
+		l.made = maxText + 1
+		l.diags.add(Error, pos, "definitions expand without end")
+		return false
+	}
+	l.made += n * (len(text) + perLine)
+	return true
 }
 
 // condition evaluates @ID and @^ID.

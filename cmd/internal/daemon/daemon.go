@@ -1,0 +1,339 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package daemon joins the rooms at run time: it builds the virtual routers
+// from a configuration, runs the event loop and everything slow beside it, and
+// leaves in order.
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+
+	"github.com/xvrrp/xvrrp/cmd/internal/clock"
+	"github.com/xvrrp/xvrrp/cmd/internal/ctlapi"
+	"github.com/xvrrp/xvrrp/cmd/internal/transport"
+	"github.com/xvrrp/xvrrp/control"
+	"github.com/xvrrp/xvrrp/control/config"
+	"github.com/xvrrp/xvrrp/control/packet"
+	"github.com/xvrrp/xvrrp/loader"
+	"github.com/xvrrp/xvrrp/vip"
+)
+
+// ErrInUse says that another daemon serves an interface in this namespace.
+var ErrInUse = errors.New("another xvrrpd uses it")
+
+// Options of New.
+type Options struct {
+	Config  *config.Config
+	Version string
+	// Dataplane is auto or one mode: native, generic, tcx, socket.
+	Dataplane     string
+	ControlSocket string
+	MetricsListen string // TCP address, empty: only the control socket
+	Log           *slog.Logger
+}
+
+// Daemon is everything that runs.
+type Daemon struct {
+	opts    Options
+	log     *slog.Logger
+	netns   uint64
+	started time.Time
+	ifaces  []*iface
+	insts   []*instance
+	locks   []*os.File
+	host    *vip.Host
+	loop    *loop
+	reports chan vip.Report
+	ctl     *server
+}
+
+// New resolves the configuration on this host and takes hold of everything
+// that the daemon needs; nothing is changed if that fails. Adverts are
+// received from here on, so that the first master-down timer counts from a
+// moment at which they were heard.
+func New(opts Options) (d *Daemon, err error) {
+	h, diags := Resolve(opts.Config)
+	if diags.Fatal() {
+		var errs []error
+		for _, g := range diags {
+			errs = append(errs, errors.New(g.String()))
+		}
+		return nil, errors.Join(errs...)
+	}
+	d = &Daemon{opts: opts, log: opts.Log, netns: ctlapi.NetNS("self"), started: time.Now()}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, d.close())
+		}
+	}()
+	d.reports = make(chan vip.Report, 4*len(opts.Config.Instances)+64)
+	d.host, err = vip.NewHost(len(opts.Config.Instances), clock.Now, func(r vip.Report) { d.reports <- r })
+	if err != nil {
+		return d, err
+	}
+	byInterface := map[string][]*config.Instance{}
+	var names []string
+	for _, i := range opts.Config.Instances {
+		if byInterface[i.Interface] == nil {
+			names = append(names, i.Interface)
+		}
+		byInterface[i.Interface] = append(byInterface[i.Interface], i)
+	}
+	for _, name := range names {
+		if err := d.lock(name); err != nil {
+			return d, err
+		}
+	}
+	if d.ctl, err = newServer(d); err != nil {
+		return d, err
+	}
+	if err := d.cleanUp(h); err != nil {
+		return d, err
+	}
+	for _, name := range names {
+		if err := d.openInterface(h, name, byInterface[name]); err != nil {
+			return d, err
+		}
+	}
+	d.loop, err = newLoop(d.insts, d.ifaces, d.host)
+	return d, err
+}
+
+// lock makes sure that no other daemon serves the interface.
+func (d *Daemon) lock(ifname string) error {
+	dir := filepath.Join(ctlapi.RunDir, "lock")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return fmt.Errorf("make folder for locks: %w", err)
+	}
+	path := filepath.Join(dir, strconv.FormatUint(d.netns, 10)+"-"+ifname)
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return fmt.Errorf("open lock of interface %s: %w", ifname, err)
+	}
+	d.locks = append(d.locks, f)
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			err = ErrInUse
+		}
+		return fmt.Errorf("lock interface %s: %w", ifname, err)
+	}
+	return nil
+}
+
+// cleanUp removes what a crash left, and sets up what has to be there before
+// the first takeover.
+func (d *Daemon) cleanUp(h *host) error {
+	var addresses []vip.Address
+	var refused []netip.Addr
+	for _, i := range d.opts.Config.Instances {
+		addresses = append(addresses, h.addresses(i)...)
+		if i.Accept {
+			continue
+		}
+		for _, a := range i.Addresses {
+			refused = append(refused, a.Prefix.Addr())
+		}
+	}
+	left, err := vip.RemoveLeftovers(addresses)
+	for _, a := range left {
+		d.log.Warn("removed an address that was left behind", "address", a.Prefix)
+	}
+	if err != nil {
+		return err
+	}
+	return vip.InstallFirewall(refused)
+}
+
+func (d *Daemon) openInterface(h *host, name string, cfgs []*config.Instance) error {
+	f := &iface{name: name, ifindex: h.links[name].Attrs().Index, bySlot: map[loader.Slot]*instance{}}
+	var routers []loader.Router
+	var groups []netip.Addr
+	for _, cfg := range cfgs {
+		slot := loader.SlotOf(cfg.VRID, false)
+		routers = append(routers, loader.Router{Slot: slot, Version: cfg.Version, CheckTTL: true})
+		if !slices.Contains(groups, cfg.Group) {
+			groups = append(groups, cfg.Group)
+		}
+	}
+	var err error
+	if f.plane, err = d.openPlane(f, routers); err != nil {
+		return err
+	}
+	d.ifaces = append(d.ifaces, f)
+	if f.sender, err = transport.NewSender(name, f.ifindex, groups, len(cfgs)+1); err != nil {
+		return err
+	}
+	for _, cfg := range cfgs {
+		i, err := d.newInstance(h, f, cfg)
+		if err != nil {
+			return fmt.Errorf("vrrp_instance %s: %w", cfg.Name, err)
+		}
+		f.bySlot[i.slot] = i
+		d.insts = append(d.insts, i)
+	}
+	d.log.Info("data plane", "iface", name, "mode", f.plane.Mode(), "instances", len(cfgs))
+	return nil
+}
+
+var planeModes = map[string][]loader.Mode{
+	"auto":    {loader.ModeNative, loader.ModeGeneric, loader.ModeTCX},
+	"native":  {loader.ModeNative},
+	"generic": {loader.ModeGeneric},
+	"tcx":     {loader.ModeTCX},
+	"socket":  nil,
+}
+
+// openPlane tries the modes in order; what is left is the packet socket, if
+// the mode was not asked for by name.
+func (d *Daemon) openPlane(f *iface, routers []loader.Router) (dataplane, error) {
+	modes, ok := planeModes[d.opts.Dataplane]
+	if !ok {
+		return nil, fmt.Errorf("unknown data plane %q", d.opts.Dataplane)
+	}
+	if len(modes) > 0 {
+		pins := loader.PinDir(d.netns, f.name)
+		if err := loader.MountBPFFS(); err != nil {
+			d.log.Warn("nothing is pinned; a crash takes the program along", "err", err)
+			pins = ""
+		}
+		filter, err := loader.Open(loader.Options{
+			Ifindex: f.ifindex, Ifname: f.name, Modes: modes, Routers: routers,
+			PinDir: pins, Holder: xdpHolder, Log: d.log,
+		})
+		if err == nil {
+			return filter, nil
+		}
+		if d.opts.Dataplane != "auto" {
+			return nil, err
+		}
+		d.log.Warn("no BPF program; adverts come through a packet socket", "iface", f.name)
+	}
+	return transport.NewCapture(f.name, f.ifindex, routers)
+}
+
+// xdpHolder returns the id of the program on an interface's XDP hook.
+func xdpHolder(ifindex int) uint32 {
+	link, err := netlink.LinkByIndex(ifindex)
+	if err != nil || link.Attrs().Xdp == nil {
+		return 0
+	}
+	return link.Attrs().Xdp.ProgId
+}
+
+func (d *Daemon) newInstance(h *host, f *iface, cfg *config.Instance) (*instance, error) {
+	i := &instance{id: len(d.insts), cfg: cfg, iface: f, slot: loader.SlotOf(cfg.VRID, false)}
+	advert := packet.Advert{
+		Version: cfg.Version, VRID: cfg.VRID, Interval: cfg.Interval,
+		Form: packet.ChecksumPseudoHeader, Addrs: advertised(cfg),
+	}
+	if cfg.ChecksumAsV2 {
+		advert.Form = packet.ChecksumMessage
+	}
+	if cfg.AuthPass != "" {
+		advert.AuthType = packet.AuthPass
+		copy(advert.Auth[:], cfg.AuthPass)
+	}
+	i.frame = transport.NewFrame(advert, cfg.Source, cfg.Group)
+	rc := control.Config{
+		VRID: cfg.VRID, Version: cfg.Version, Priority: cfg.Priority, Interval: cfg.Interval,
+		Source: cfg.Source, DownAdverts: cfg.DownAdverts, NoPreempt: cfg.NoPreempt,
+		PreemptDelay: cfg.PreemptDelay, AuthType: advert.AuthType, Auth: advert.Auth,
+		Addrs: advert.Addrs, SkipCheckAddrs: cfg.SkipCheckAddrs,
+		LowerPrioNoAdvert:    cfg.LowerPrioNoAdvert,
+		LowerPrioAnnounce:    cfg.GARP.LowerPrioRepeat > 0,
+		HigherPrioSendAdvert: cfg.HigherPrioSendAdvert,
+		OwnerIgnoreAdverts:   cfg.OwnerIgnoreAdverts,
+	}
+	track := func(name string, weight int, reverse bool) {
+		link := h.links[name]
+		i.links = append(i.links, link.Attrs().Index)
+		rc.Links = append(rc.Links, control.Link{Weight: weight, Reverse: reverse, Down: !up(link)})
+	}
+	if !cfg.DontTrackPrimary {
+		track(cfg.Interface, 0, false)
+	}
+	for _, t := range cfg.Tracked {
+		track(t.Interface, t.Weight, t.Reverse)
+	}
+	for _, a := range cfg.Addresses {
+		// Interfaces of addresses are tracked too, as keepalived does.
+		if a.Dev != "" && !a.NoTrack && !slices.Contains(i.links, h.links[a.Dev].Attrs().Index) &&
+			(a.Dev != cfg.Interface || !cfg.DontTrackPrimary) {
+			track(a.Dev, 0, false)
+		}
+	}
+	i.router = control.New(rc)
+	var err error
+	i.set, err = vip.NewSet(i.id, h.addresses(cfg), vip.Announcement(cfg.GARP))
+	return i, err
+}
+
+// Run works until ctx ends and then leaves: priority 0, addresses removed, the
+// program detached. ready is called once the routers run.
+func (d *Daemon) Run(ctx context.Context, ready func()) error {
+	work, stopWork := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopWork()
+	var slow errgroup.Group
+	slow.Go(func() error { return d.host.Run(work) })
+	slow.Go(func() error { return d.watchLinks(work) })
+	slow.Go(func() error { return d.ctl.serve(work) })
+	published := make(chan error, 1)
+	publishing, stopPublishing := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopPublishing()
+	go func() { published <- d.publish(publishing) }()
+
+	stopped := make(chan error, 1)
+	go func() { stopped <- d.loop.run(d.opts.Config.RTPriority) }()
+	ready()
+	var err error
+	select {
+	case <-ctx.Done():
+		d.loop.stop.Store(true)
+		d.loop.wake()
+		err = <-stopped
+	case err = <-stopped:
+	}
+	stopWork()
+	err = errors.Join(err, slow.Wait())
+	stopPublishing()
+	return errors.Join(err, <-published, d.close())
+}
+
+// close gives back what New took, in the reverse order.
+func (d *Daemon) close() error {
+	var errs []error
+	if d.loop != nil {
+		errs = append(errs, d.loop.close())
+	}
+	for _, f := range d.ifaces {
+		if f.sender != nil {
+			errs = append(errs, f.sender.Close())
+		}
+		errs = append(errs, f.plane.Close())
+	}
+	if d.host != nil {
+		errs = append(errs, d.host.Close())
+	}
+	if d.ctl != nil {
+		errs = append(errs, d.ctl.close())
+		// Only who holds the locks may remove the table.
+		errs = append(errs, vip.RemoveFirewall())
+	}
+	for _, f := range d.locks {
+		errs = append(errs, f.Close())
+	}
+	return errors.Join(errs...)
+}

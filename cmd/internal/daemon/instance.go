@@ -1,0 +1,202 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package daemon
+
+import (
+	"encoding/binary"
+	"errors"
+	"net/netip"
+	"sync/atomic"
+
+	"github.com/xvrrp/xvrrp/cmd/internal/transport"
+	"github.com/xvrrp/xvrrp/control"
+	"github.com/xvrrp/xvrrp/control/config"
+	"github.com/xvrrp/xvrrp/control/packet"
+	"github.com/xvrrp/xvrrp/loader"
+	"github.com/xvrrp/xvrrp/vip"
+)
+
+// instance is one virtual router at run time. The event loop owns it; what
+// others read is in shared.
+type instance struct {
+	id     int
+	cfg    *config.Instance
+	iface  *iface
+	slot   loader.Slot
+	router *control.Router
+	frame  *transport.Frame
+	set    *vip.Set
+	links  []int // ifindex of each of the Router's links
+
+	deadline control.Instant
+	armed    bool // deadline counts
+	grace    bool // the kernel was given time after a late wake-up
+
+	rejectSrc    netip.Addr // the last refusal reported, so that it is reported once
+	rejectReason reject
+	shared       shared
+}
+
+// iface is an interface that adverts use.
+type iface struct {
+	name    string
+	ifindex int
+	plane   dataplane
+	sender  *transport.Sender
+	bySlot  map[loader.Slot]*instance
+
+	sendErrors atomic.Uint64 // adverts that the kernel refused
+}
+
+// dataplane is how adverts arrive: loader.Filter or transport.Capture.
+type dataplane interface {
+	FD() int
+	Mode() loader.Mode
+	Drain(func(*loader.Event)) int
+	Install(slot loader.Slot, src, dst netip.Addr, payload []byte, seen int64) bool
+	Clear(loader.Slot)
+	LastArrival(loader.Slot) int64
+	Liveness(loader.Slot) loader.Liveness
+	Counters() (loader.Counters, error)
+	Close() error
+}
+
+// shared is what the loop publishes of an instance: single words, stored
+// without waiting for anybody.
+type shared struct {
+	state          atomic.Uint32
+	reason         atomic.Uint32
+	since          atomic.Int64
+	priority       atomic.Uint32
+	master         atomic.Uint32 // IPv4, 0: none
+	masterPriority atomic.Uint32
+
+	sent, received         atomic.Uint64
+	zeroSent, zeroReceived atomic.Uint64
+	forms                  [2]atomic.Uint64 // by packet.ChecksumForm, version 3
+	transitions            [8]atomic.Uint64 // by control.Reason
+	rejected               [rejectMax]atomic.Uint64
+	peers                  [8]peer
+}
+
+// peer is a source whose valid adverts were events; the repetitions that the
+// kernel keeps to itself are in the liveness slot.
+type peer struct {
+	addr     atomic.Uint32
+	priority atomic.Uint32
+	last     atomic.Int64
+	count    atomic.Uint64
+}
+
+// reject is why user space refused an advert, or the kernel did and told it.
+type reject uint8
+
+const (
+	rejectTruncated reject = iota
+	rejectTTL
+	rejectVersion
+	rejectType
+	rejectCount
+	rejectLength
+	rejectChecksum
+	rejectInterval
+	rejectAuthType
+	rejectAuth
+	rejectAddressList
+	rejectOwn
+	rejectMax
+)
+
+var rejectNames = [rejectMax]string{
+	"truncated", "bad_ttl", "bad_version", "bad_type", "bad_count", "bad_length",
+	"bad_checksum", "bad_interval", "bad_auth_type", "bad_auth", "bad_address_list", "own",
+}
+
+func (r reject) String() string { return rejectNames[r] }
+
+// rejectOf maps the sentinels of the protocol's rooms.
+func rejectOf(err error) reject {
+	for _, m := range [...]struct {
+		err error
+		is  reject
+	}{
+		{packet.ErrTruncated, rejectTruncated}, {packet.ErrVersion, rejectVersion},
+		{packet.ErrType, rejectType}, {packet.ErrCount, rejectCount},
+		{packet.ErrLength, rejectLength}, {packet.ErrChecksum, rejectChecksum},
+		{packet.ErrInterval, rejectInterval}, {control.ErrInterval, rejectInterval},
+		{control.ErrAuthType, rejectAuthType}, {control.ErrAuth, rejectAuth},
+		{control.ErrAddressList, rejectAddressList}, {control.ErrOwn, rejectOwn},
+	} {
+		if errors.Is(err, m.err) {
+			return m.is
+		}
+	}
+	return rejectLength
+}
+
+// rejectOfReason maps the checks that the kernel's program made.
+func rejectOfReason(r loader.Reason) reject {
+	switch r {
+	case loader.ReasonBadTTL:
+		return rejectTTL
+	case loader.ReasonBadVersion:
+		return rejectVersion
+	case loader.ReasonBadType:
+		return rejectType
+	case loader.ReasonBadCount:
+		return rejectCount
+	case loader.ReasonBadLength:
+		return rejectLength
+	}
+	return rejectTruncated
+}
+
+func word(a netip.Addr) uint32 {
+	if !a.Is4() {
+		return 0
+	}
+	b := a.As4()
+	return binary.BigEndian.Uint32(b[:])
+}
+
+func address(w uint32) netip.Addr {
+	if w == 0 {
+		return netip.Addr{}
+	}
+	var b [4]byte
+	binary.BigEndian.PutUint32(b[:], w)
+	return netip.AddrFrom4(b)
+}
+
+// publish stores what the loop alone knows.
+func (i *instance) publish() {
+	master, priority := i.router.Master()
+	i.shared.state.Store(uint32(i.router.State()))
+	i.shared.since.Store(int64(i.router.Since()))
+	i.shared.priority.Store(uint32(i.router.Priority()))
+	i.shared.master.Store(word(master))
+	i.shared.masterPriority.Store(uint32(priority))
+}
+
+// sawPeer remembers the source of a valid advert, in place of the one not
+// heard for the longest time if there is no room.
+func (i *instance) sawPeer(src netip.Addr, priority uint8, at int64) {
+	w := word(src)
+	oldest := &i.shared.peers[0]
+	for k := range i.shared.peers {
+		p := &i.shared.peers[k]
+		if p.addr.Load() == w {
+			p.priority.Store(uint32(priority))
+			p.last.Store(at)
+			p.count.Add(1)
+			return
+		}
+		if p.last.Load() < oldest.last.Load() {
+			oldest = p
+		}
+	}
+	oldest.addr.Store(w)
+	oldest.priority.Store(uint32(priority))
+	oldest.last.Store(at)
+	oldest.count.Store(1)
+}

@@ -1,0 +1,443 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package daemon
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"runtime"
+	"sync/atomic"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/xvrrp/xvrrp/cmd/internal/clock"
+	"github.com/xvrrp/xvrrp/control"
+	"github.com/xvrrp/xvrrp/control/packet"
+	"github.com/xvrrp/xvrrp/loader"
+	"github.com/xvrrp/xvrrp/vip"
+)
+
+// The event loop: one locked thread in epoll on the event rings, one timerfd
+// and one eventfd. It drains, steps the routers and sends adverts. It does not
+// allocate in steady state, and it waits for nothing else: what is slow is
+// ordered from vip.Host or handed over through channels that are never waited
+// for.
+
+const (
+	// sendAhead is how much earlier than due an advert may leave, to share a
+	// wake-up and a system call with one that is due: a twentieth of the
+	// interval, but no more than this.
+	sendAhead = time.Millisecond
+	// lateWake is how late the loop may judge a dead master without asking
+	// twice; above it the kernel gets graceTime to deliver what it still
+	// holds.
+	lateWake  = 2 * time.Millisecond
+	graceTime = 500 * time.Microsecond
+)
+
+// linkEvent is news of an interface.
+type linkEvent struct {
+	ifindex int
+	down    bool
+}
+
+// transition is a change of state on its way to the log.
+type transition struct {
+	inst     *instance
+	at       int64
+	from, to control.State
+	reason   control.Reason
+	priority uint8
+	peer     uint32 // the master that was followed, or is now
+	lastSeen int64  // its last advert, 0: none
+	late     int64  // how long after the deadline the loop judged, in ns
+}
+
+// refusal is an advert refused for a reason that was not reported yet.
+type refusal struct {
+	inst   *instance
+	src    uint32
+	reason reject
+	over   bool // the peer's adverts are valid again
+}
+
+type loop struct {
+	epoll, timer, wakeup int
+	insts                []*instance
+	ifaces               []*iface
+	host                 *vip.Host
+
+	links       chan linkEvent
+	transitions chan transition
+	refusals    chan refusal
+	stop        atomic.Bool
+
+	now     control.Instant
+	next    control.Instant // earliest deadline, math.MaxInt64: none
+	actions [16]control.Action
+	orders  []order
+	advert  packet.Advert
+	onEvent func(*loader.Event) // receive, bound once
+	current *iface              // whose ring is being drained
+	late    int64
+
+	stats loopStats
+}
+
+// order is a change of addresses that waits for the adverts to be sent.
+type order struct {
+	kind control.ActionKind
+	set  *vip.Set
+}
+
+// loopStats is what the loop measures of itself.
+type loopStats struct {
+	wakeups    atomic.Uint64
+	handled    histogram // kernel stamp of an event to the end of its handling
+	judged     histogram // deadline to the moment the loop acted on it
+	lost       atomic.Uint64
+	graces     atomic.Uint64
+	lastWakeup atomic.Int64
+}
+
+func newLoop(insts []*instance, ifaces []*iface, host *vip.Host) (*loop, error) {
+	l := &loop{
+		insts: insts, ifaces: ifaces, host: host,
+		links:       make(chan linkEvent, 1024),
+		transitions: make(chan transition, 4*len(insts)+64),
+		refusals:    make(chan refusal, 256),
+		orders:      make([]order, 0, 4*len(insts)),
+	}
+	l.onEvent = l.receive
+	var err error
+	if l.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
+		return nil, fmt.Errorf("create epoll: %w", err)
+	}
+	if l.timer, err = unix.TimerfdCreate(unix.CLOCK_MONOTONIC, unix.TFD_NONBLOCK|unix.TFD_CLOEXEC); err != nil {
+		return nil, fmt.Errorf("create timerfd: %w", err)
+	}
+	if l.wakeup, err = unix.Eventfd(0, unix.EFD_NONBLOCK|unix.EFD_CLOEXEC); err != nil {
+		return nil, fmt.Errorf("create eventfd: %w", err)
+	}
+	fds := []int{l.timer, l.wakeup}
+	for _, i := range ifaces {
+		fds = append(fds, i.plane.FD())
+	}
+	for _, fd := range fds {
+		ev := unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(fd)}
+		if err := unix.EpollCtl(l.epoll, unix.EPOLL_CTL_ADD, fd, &ev); err != nil {
+			return nil, fmt.Errorf("watch file descriptor %d: %w", fd, err)
+		}
+	}
+	return l, nil
+}
+
+func (l *loop) close() error {
+	return errors.Join(unix.Close(l.epoll), unix.Close(l.timer), unix.Close(l.wakeup))
+}
+
+// wake makes the loop look at its channels and at stop.
+func (l *loop) wake() {
+	one := [8]byte{1}
+	_, _ = unix.Write(l.wakeup, one[:])
+}
+
+// link hands news of an interface over. The channel is deep; if it is full
+// regardless, the caller waits, never the loop.
+func (l *loop) link(ev linkEvent) {
+	l.links <- ev
+	l.wake()
+}
+
+// run starts every router and works until stop is set, then stops them in
+// order: priority 0, addresses released.
+func (l *loop) run(realtime int) error {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if err := setRealtime(realtime); err != nil {
+		return err
+	}
+	l.now = control.Instant(clock.Now())
+	for _, i := range l.insts {
+		l.step(i, control.Event{Kind: control.EventStartup})
+	}
+	l.finish()
+	events := make([]unix.EpollEvent, 2+len(l.ifaces))
+	for !l.stop.Load() {
+		if _, err := unix.EpollWait(l.epoll, events, -1); err != nil && !errors.Is(err, unix.EINTR) {
+			return fmt.Errorf("wait for events: %w", err)
+		}
+		l.turn()
+	}
+	l.now = control.Instant(clock.Now())
+	for _, i := range l.insts {
+		l.step(i, control.Event{Kind: control.EventShutdown})
+	}
+	l.finish()
+	return nil
+}
+
+// turn is one round: first everything that arrived, then what is due.
+func (l *loop) turn() {
+	l.now = control.Instant(clock.Now())
+	l.stats.wakeups.Add(1)
+	l.stats.lastWakeup.Store(int64(l.now))
+	l.drain()
+	if l.now >= l.next {
+		l.clearTimer()
+		l.judge()
+	}
+	l.finish()
+}
+
+// drain empties the rings and the inbox. All rings are looked at, whatever
+// epoll said: a deadline is judged only when nothing waits.
+func (l *loop) drain() {
+	for _, i := range l.ifaces {
+		l.current = i
+		i.plane.Drain(l.onEvent)
+	}
+	var counter [8]byte
+	_, _, _ = unix.RawSyscall(unix.SYS_READ, uintptr(l.wakeup), uintptr(unsafe.Pointer(&counter)), 8)
+	for {
+		select {
+		case ev := <-l.links:
+			l.linkNews(ev)
+		default:
+			return
+		}
+	}
+}
+
+func (l *loop) clearTimer() {
+	var expirations [8]byte
+	_, _, _ = unix.RawSyscall(unix.SYS_READ, uintptr(l.timer), uintptr(unsafe.Pointer(&expirations)), 8)
+}
+
+func (l *loop) linkNews(ev linkEvent) {
+	for _, i := range l.insts {
+		for n, ifindex := range i.links {
+			if ifindex == ev.ifindex {
+				l.step(i, control.Event{Kind: control.EventLink, Link: n, Down: ev.down})
+			}
+		}
+	}
+}
+
+// receive judges one event of the ring.
+func (l *loop) receive(e *loader.Event) {
+	if len(e.Payload) < 2 {
+		return
+	}
+	i := l.current.bySlot[loader.SlotOf(e.Payload[1], e.Src.Is6())]
+	if i == nil {
+		return
+	}
+	if e.Reason != loader.ReasonEvent {
+		l.refuse(i, e, rejectOfReason(e.Reason))
+		return
+	}
+	err := packet.Decode(e.Payload, e.Src, e.Dst, &l.advert)
+	if err == nil {
+		err = i.router.Check(e.Src, &l.advert)
+	}
+	if err != nil {
+		l.refuse(i, e, rejectOf(err))
+		return
+	}
+	if i.rejectSrc == e.Src {
+		i.rejectSrc = netip.Addr{}
+		l.post(refusal{inst: i, src: word(e.Src), over: true})
+	}
+	a := &l.advert
+	i.shared.received.Add(1)
+	if a.Priority == 0 {
+		i.shared.zeroReceived.Add(1)
+	}
+	if a.Version == 3 {
+		i.shared.forms[a.Form].Add(1)
+	}
+	i.sawPeer(e.Src, a.Priority, e.RxNs)
+	l.stepWith(i, control.Event{
+		Kind: control.EventAdvert, At: control.Instant(e.RxNs),
+		Source: e.Src, Priority: a.Priority, Interval: a.Interval,
+	}, e)
+	l.stats.handled.add(clock.Now() - e.RxNs)
+}
+
+// refuse counts, and reports each kind and peer once until it changes.
+func (l *loop) refuse(i *instance, e *loader.Event, why reject) {
+	i.shared.rejected[why].Add(1)
+	if why == rejectOwn || i.rejectSrc == e.Src && i.rejectReason == why {
+		return
+	}
+	i.rejectSrc, i.rejectReason = e.Src, why
+	l.post(refusal{inst: i, src: word(e.Src), reason: why})
+}
+
+func (l *loop) post(r refusal) {
+	select {
+	case l.refusals <- r:
+	default:
+		l.stats.lost.Add(1)
+	}
+}
+
+// judge acts on every deadline that has passed. Backups that are near theirs
+// are brought up to date from their slots, and masters send what is due soon,
+// so that many virtual routers share few wake-ups.
+func (l *loop) judge() {
+	for _, i := range l.insts {
+		if !i.armed {
+			continue
+		}
+		if i.router.State() == control.Master {
+			l.judgeMaster(i)
+			continue
+		}
+		if last := i.iface.plane.LastArrival(i.slot); last > 0 {
+			l.step(i, control.Event{Kind: control.EventRefresh, At: control.Instant(last)})
+		}
+		if i.deadline > l.now {
+			i.grace = false
+			continue
+		}
+		late := l.now.Sub(i.deadline)
+		if late > lateWake && !i.grace {
+			i.grace = true
+			i.deadline = l.now.Add(graceTime)
+			l.stats.graces.Add(1)
+			continue
+		}
+		i.grace = false
+		l.expire(i, late)
+	}
+}
+
+func (l *loop) judgeMaster(i *instance) {
+	ahead := min(i.cfg.Interval/20, sendAhead)
+	if i.deadline > l.now.Add(ahead) {
+		return
+	}
+	l.expire(i, l.now.Sub(i.deadline))
+}
+
+// expire steps the router at its deadline, or now if that is later.
+func (l *loop) expire(i *instance, late time.Duration) {
+	l.late = int64(max(late, 0))
+	l.stats.judged.add(l.late)
+	now := l.now
+	if late < 0 {
+		l.now = l.now.Add(-late)
+	}
+	l.step(i, control.Event{Kind: control.EventExpire})
+	l.now, l.late = now, 0
+}
+
+func (l *loop) step(i *instance, ev control.Event) { l.stepWith(i, ev, nil) }
+
+// stepWith moves a router and carries its actions out; e is the advert behind
+// an EventAdvert.
+func (l *loop) stepWith(i *instance, ev control.Event, e *loader.Event) {
+	master, _ := i.router.Master()
+	lastSeen := int64(0)
+	if ev.Kind == control.EventExpire && i.router.State() == control.Backup {
+		lastSeen = i.iface.plane.LastArrival(i.slot)
+	}
+	for _, a := range i.router.Step(l.now, ev, l.actions[:0]) {
+		switch a.Kind {
+		case control.ActionAdvert:
+			l.send(i, a.Priority)
+		case control.ActionTakeover, control.ActionRelease, control.ActionAnnounce:
+			l.orders = append(l.orders, order{a.Kind, i.set})
+		case control.ActionTemplate:
+			i.iface.plane.Install(i.slot, e.Src, e.Dst, e.Payload, e.RxNs)
+		case control.ActionForget:
+			i.iface.plane.Clear(i.slot)
+		case control.ActionTransition:
+			if a.To == control.Backup {
+				master, _ = i.router.Master()
+			}
+			l.moved(i, a, transition{peer: word(master), lastSeen: lastSeen, late: l.late})
+		}
+	}
+	i.deadline, i.armed = i.router.Deadline()
+	if i.armed {
+		l.next = min(l.next, i.deadline)
+	}
+	if ev.Kind != control.EventRefresh {
+		i.publish()
+	}
+}
+
+func (l *loop) moved(i *instance, a control.Action, t transition) {
+	i.shared.reason.Store(uint32(a.Reason))
+	i.shared.transitions[a.Reason].Add(1)
+	t.inst, t.at, t.from, t.to, t.reason = i, int64(l.now), a.From, a.To, a.Reason
+	t.priority = i.router.Priority()
+	select {
+	case l.transitions <- t:
+	default:
+		l.stats.lost.Add(1)
+	}
+}
+
+func (l *loop) send(i *instance, priority uint8) {
+	i.shared.sent.Add(1)
+	if priority == 0 {
+		i.shared.zeroSent.Add(1)
+	}
+	if i.iface.sender.Queue(i.frame, priority) {
+		return
+	}
+	// The batch is full, or holds this router's last advert already.
+	l.flush(i.iface)
+	i.iface.sender.Queue(i.frame, priority)
+}
+
+func (l *loop) flush(f *iface) {
+	_, refused, _ := f.sender.Flush()
+	if refused > 0 {
+		f.sendErrors.Add(uint64(refused))
+	}
+}
+
+// finish sends the adverts, then orders the changes of addresses that follow
+// them, and arms the timer.
+func (l *loop) finish() {
+	for _, f := range l.ifaces {
+		l.flush(f)
+	}
+	for _, o := range l.orders {
+		switch o.kind {
+		case control.ActionTakeover:
+			l.host.Takeover(o.set)
+		case control.ActionRelease:
+			l.host.Release(o.set)
+		case control.ActionAnnounce:
+			l.host.Announce(o.set)
+		}
+	}
+	l.orders = l.orders[:0]
+	l.arm()
+}
+
+const never = control.Instant(1<<63 - 1)
+
+func (l *loop) arm() {
+	l.next = never
+	for _, i := range l.insts {
+		if i.armed && i.deadline < l.next {
+			l.next = i.deadline
+		}
+	}
+	var spec unix.ItimerSpec
+	if l.next != never {
+		spec.Value = unix.NsecToTimespec(max(1, int64(l.next)))
+	}
+	_, _, _ = unix.RawSyscall6(unix.SYS_TIMERFD_SETTIME, uintptr(l.timer), unix.TFD_TIMER_ABSTIME,
+		uintptr(unsafe.Pointer(&spec)), 0, 0, 0)
+}

@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package daemon
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"github.com/xvrrp/xvrrp/cmd/internal/clock"
+	"github.com/xvrrp/xvrrp/cmd/internal/ctlapi"
+	"github.com/xvrrp/xvrrp/control"
+	"github.com/xvrrp/xvrrp/vip"
+)
+
+// publish writes the log and feeds the followers of events. There is one line
+// for each transition; that of a takeover waits for the addresses, so that it
+// can say how long they took.
+func (d *Daemon) publish(ctx context.Context) error {
+	p := &publisher{d: d, waiting: map[int]transition{}}
+	for {
+		select {
+		case t := <-d.loop.transitions:
+			p.transition(t)
+		case r := <-d.reports:
+			p.report(r)
+		case r := <-d.loop.refusals:
+			p.refusal(r)
+		case <-ctx.Done():
+			p.rest()
+			return nil
+		}
+	}
+}
+
+type publisher struct {
+	d       *Daemon
+	waiting map[int]transition // takeovers and releases, by instance
+}
+
+// rest says what is left to say at the end.
+func (p *publisher) rest() {
+	for {
+		select {
+		case t := <-p.d.loop.transitions:
+			p.transition(t)
+		case r := <-p.d.reports:
+			p.report(r)
+		default:
+			for _, t := range p.waiting {
+				p.log(t, nil)
+			}
+			return
+		}
+	}
+}
+
+func (p *publisher) transition(t transition) {
+	p.d.ctl.events.send(ctlapi.Event{
+		Time: wall(t.at), Kind: "transition", Instance: t.inst.cfg.Name,
+		From: t.from.String(), To: t.to.String(), Why: t.reason.String(),
+		Priority: t.priority, Peer: peerName(t.peer),
+	})
+	if t.to == control.Master || t.from == control.Master {
+		p.waiting[t.inst.id] = t
+		return
+	}
+	p.log(t, nil)
+}
+
+// report may overtake its transition by a moment: the loop posts the one
+// before it orders the other, but they are two channels.
+func (p *publisher) report(r vip.Report) {
+	t, ok := p.waiting[r.ID]
+	if !ok {
+		select {
+		case next := <-p.d.loop.transitions:
+			p.transition(next)
+			p.report(r)
+		default:
+			if r.Err != nil {
+				p.d.log.Error("addresses", "instance", p.d.insts[r.ID].cfg.Name, "err", r.Err)
+			}
+		}
+		return
+	}
+	delete(p.waiting, r.ID)
+	p.log(t, &r)
+}
+
+func (p *publisher) log(t transition, r *vip.Report) {
+	i := t.inst
+	attrs := []any{
+		"instance", i.cfg.Name, "iface", i.iface.name, "vrid", i.cfg.VRID,
+		"from", t.from, "to", t.to, "reason", t.reason, "priority", t.priority,
+	}
+	if t.peer != 0 {
+		attrs = append(attrs, "peer", address(t.peer))
+	}
+	if t.reason == control.ReasonMasterDown {
+		if t.lastSeen > 0 {
+			attrs = append(attrs, "silent_for", time.Duration(t.at-t.lastSeen))
+		}
+		attrs = append(attrs, "judged_late", time.Duration(t.late))
+	}
+	level := slog.LevelInfo
+	if r != nil {
+		attrs = append(attrs, "addresses_after", time.Duration(r.AppliedNs-r.OrderedNs))
+		if r.Announced > 0 {
+			attrs = append(attrs, "announced_after", time.Duration(r.Announced-r.OrderedNs))
+		}
+		if r.Err != nil {
+			level = slog.LevelError
+			attrs = append(attrs, "err", r.Err)
+		}
+	}
+	p.d.log.Log(context.Background(), level, "transition", attrs...)
+}
+
+func (p *publisher) refusal(r refusal) {
+	e := ctlapi.Event{
+		Time: time.Now(), Kind: "reject", Instance: r.inst.cfg.Name,
+		Why: r.reason.String(), Peer: peerName(r.src),
+	}
+	if r.over {
+		e.Kind, e.Why = "recovered", "valid adverts"
+		p.d.log.Info("adverts are valid again", "instance", e.Instance, "peer", e.Peer)
+	} else {
+		p.d.log.Warn("advert refused; more of this kind are only counted",
+			"instance", e.Instance, "iface", r.inst.iface.name, "vrid", r.inst.cfg.VRID,
+			"peer", e.Peer, "reason", e.Why)
+	}
+	p.d.ctl.events.send(e)
+}
+
+func peerName(w uint32) string {
+	if w == 0 {
+		return ""
+	}
+	return address(w).String()
+}
+
+// wall converts a time of CLOCK_MONOTONIC, as near as two clocks allow.
+func wall(ns int64) time.Time {
+	return time.Now().Add(time.Duration(ns - clock.Now()))
+}

@@ -1,0 +1,166 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package daemon
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/xvrrp/xvrrp/cmd/internal/ctlapi"
+)
+
+// server is the control API.
+type server struct {
+	d        *Daemon
+	path     string
+	unix     net.Listener
+	tcp      net.Listener
+	events   broadcaster
+	registry *prometheus.Registry
+}
+
+// newServer listens; a socket that nobody answers on is a leftover and
+// replaced.
+func newServer(d *Daemon) (*server, error) {
+	s := &server{d: d, path: d.opts.ControlSocket, registry: prometheus.NewRegistry()}
+	s.registry.MustRegister(&collector{d})
+	if err := os.MkdirAll(filepath.Dir(s.path), 0o755); err != nil {
+		return nil, fmt.Errorf("make folder of the control socket: %w", err)
+	}
+	if c, err := net.Dial("unix", s.path); err == nil {
+		_ = c.Close()
+		return nil, fmt.Errorf("control socket %s: %w", s.path, ErrInUse)
+	}
+	if err := os.Remove(s.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("replace stale control socket: %w", err)
+	}
+	var err error
+	if s.unix, err = net.Listen("unix", s.path); err != nil {
+		return nil, fmt.Errorf("listen on control socket: %w", err)
+	}
+	if err := os.Chmod(s.path, 0o600); err != nil {
+		return nil, errors.Join(fmt.Errorf("protect control socket: %w", err), s.unix.Close())
+	}
+	if d.opts.MetricsListen != "" {
+		if s.tcp, err = net.Listen("tcp", d.opts.MetricsListen); err != nil {
+			return nil, errors.Join(fmt.Errorf("listen for metrics: %w", err), s.unix.Close())
+		}
+	}
+	return s, nil
+}
+
+func (s *server) serve(ctx context.Context) error {
+	metrics := promhttp.HandlerFor(s.registry, promhttp.HandlerOpts{})
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET "+ctlapi.StatusPath, s.status)
+	mux.HandleFunc("GET "+ctlapi.EventsPath, s.follow)
+	mux.Handle("GET "+ctlapi.MetricsPath, metrics)
+	public := http.NewServeMux()
+	public.Handle("GET "+ctlapi.MetricsPath, metrics)
+
+	var group errgroup.Group
+	run := func(l net.Listener, h http.Handler) {
+		srv := &http.Server{
+			Handler: h, ReadHeaderTimeout: 5 * time.Second,
+			BaseContext: func(net.Listener) context.Context { return ctx },
+		}
+		group.Go(func() error {
+			if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+				return fmt.Errorf("serve control API: %w", err)
+			}
+			return nil
+		})
+		group.Go(func() error {
+			<-ctx.Done()
+			return srv.Close()
+		})
+	}
+	run(s.unix, mux)
+	if s.tcp != nil {
+		run(s.tcp, public)
+	}
+	return group.Wait()
+}
+
+func (s *server) status(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(s.d.status())
+}
+
+// follow writes events as they happen, one JSON object a line.
+func (s *server) follow(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Content-Type", "application/x-ndjson")
+	ch, leave := s.events.join()
+	defer leave()
+	flusher := http.NewResponseController(w)
+	w.WriteHeader(http.StatusOK)
+	_ = flusher.Flush()
+	out := json.NewEncoder(w)
+	for {
+		select {
+		case e := <-ch:
+			if out.Encode(e) != nil || flusher.Flush() != nil {
+				return
+			}
+		case <-r.Context().Done():
+			return
+		}
+	}
+}
+
+func (s *server) close() error {
+	err := s.unix.Close()
+	if s.tcp != nil {
+		err = errors.Join(err, s.tcp.Close())
+	}
+	if errors.Is(err, net.ErrClosed) {
+		return nil // serve did it
+	}
+	return err
+}
+
+// broadcaster hands events to every follower. One that does not read misses
+// some; nobody waits for it.
+type broadcaster struct {
+	mu        sync.Mutex
+	followers map[chan ctlapi.Event]struct{}
+}
+
+func (b *broadcaster) join() (<-chan ctlapi.Event, func()) {
+	ch := make(chan ctlapi.Event, 256)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.followers == nil {
+		b.followers = map[chan ctlapi.Event]struct{}{}
+	}
+	b.followers[ch] = struct{}{}
+	return ch, func() {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		delete(b.followers, ch)
+	}
+}
+
+func (b *broadcaster) send(e ctlapi.Event) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for ch := range b.followers {
+		select {
+		case ch <- e:
+		default:
+		}
+	}
+}

@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package daemon
+
+import (
+	"os"
+	"time"
+
+	"github.com/xvrrp/xvrrp/cmd/internal/clock"
+	"github.com/xvrrp/xvrrp/cmd/internal/ctlapi"
+	"github.com/xvrrp/xvrrp/cmd/internal/transport"
+	"github.com/xvrrp/xvrrp/control"
+	"github.com/xvrrp/xvrrp/control/packet"
+	"github.com/xvrrp/xvrrp/loader"
+)
+
+// status reads what the loop published. The loop is not asked and does not
+// notice.
+func (d *Daemon) status() ctlapi.Status {
+	s := ctlapi.Status{
+		Version: d.opts.Version, PID: os.Getpid(), StartedAt: d.started, Loop: d.loop.stats.status(),
+	}
+	for _, i := range d.insts {
+		s.Instances = append(s.Instances, i.status())
+	}
+	for _, f := range d.ifaces {
+		s.Interfaces = append(s.Interfaces, f.status(d.netns))
+	}
+	return s
+}
+
+func seconds(ns int64) float64 { return time.Duration(ns).Seconds() }
+
+func millis(ns int64) float64 { return float64(ns) / 1e6 }
+
+func (i *instance) status() ctlapi.InstanceStatus {
+	now := clock.Now()
+	sh := &i.shared
+	since := sh.since.Load()
+	s := ctlapi.InstanceStatus{
+		Name: i.cfg.Name, Interface: i.iface.name, VRID: i.cfg.VRID, Version: i.cfg.Version,
+		State: control.State(sh.state.Load()).String(), Since: wall(since).Format(time.RFC3339Nano),
+		SinceSeconds: seconds(now - since), Why: control.Reason(sh.reason.Load()).String(),
+		Priority: uint8(sh.priority.Load()), BasePriority: i.cfg.Priority,
+		AdvertMs: millis(int64(i.cfg.Interval)), Arrival: i.iface.plane.Liveness(i.slot),
+		Peers: []ctlapi.Peer{},
+	}
+	for _, a := range i.cfg.Addresses {
+		s.Addresses = append(s.Addresses, a.Prefix.String())
+	}
+	if m := sh.master.Load(); m != 0 {
+		s.Master, s.MasterPriority = address(m).String(), uint8(sh.masterPriority.Load())
+	}
+	for k := range sh.peers {
+		p := &sh.peers[k]
+		if w := p.addr.Load(); w != 0 {
+			last := p.last.Load()
+			if address(w).String() == s.Master {
+				last = max(last, s.Arrival.LastNs)
+			}
+			s.Peers = append(s.Peers, ctlapi.Peer{
+				Address: address(w).String(), Priority: uint8(p.priority.Load()),
+				LastSeenSeconds: seconds(now - last),
+			})
+		}
+	}
+	s.Counters = i.counters(s.Arrival)
+	return s
+}
+
+func (i *instance) counters(arrival loader.Liveness) ctlapi.Counters {
+	sh := &i.shared
+	c := ctlapi.Counters{
+		AdvertsSent: sh.sent.Load(), AdvertsReceived: sh.received.Load() + arrival.Count,
+		PriorityZeroSent: sh.zeroSent.Load(), PriorityZeroReceived: sh.zeroReceived.Load(),
+		Transitions: map[string]uint64{}, Rejected: map[string]uint64{},
+	}
+	for r := control.ReasonStartup; r <= control.ReasonShutdown; r++ {
+		if n := sh.transitions[r].Load(); n > 0 {
+			c.Transitions[r.String()] = n
+		}
+	}
+	for r := range rejectMax {
+		if n := sh.rejected[r].Load(); n > 0 {
+			c.Rejected[r.String()] = n
+		}
+	}
+	if i.cfg.Version == 3 {
+		c.ChecksumForms = map[string]uint64{}
+		for f := range sh.forms {
+			c.ChecksumForms[packet.ChecksumForm(f).String()] = sh.forms[f].Load()
+		}
+	}
+	return c
+}
+
+func (f *iface) status(netns uint64) ctlapi.InterfaceStatus {
+	s := ctlapi.InterfaceStatus{
+		Name: f.name, Dataplane: string(f.plane.Mode()), Frames: map[string]loader.Count{},
+		SendErrors: f.sendErrors.Load(),
+	}
+	if f.plane.Mode() != transport.ModeSocket {
+		s.Pins = loader.PinDir(netns, f.name)
+	}
+	counters, err := f.plane.Counters()
+	if err != nil {
+		s.Err = err.Error()
+	}
+	for r, n := range counters {
+		s.Frames[loader.Reason(r).String()] = n
+	}
+	return s
+}
+
+func (s *loopStats) status() ctlapi.LoopStatus {
+	return ctlapi.LoopStatus{
+		Wakeups: s.wakeups.Load(), Graces: s.graces.Load(), LostReports: s.lost.Load(),
+		HandledMaxMs: millis(s.handled.max.Load()), JudgedLateMaxMs: millis(s.judged.max.Load()),
+		HandledP99UpperMs: millis(s.handled.quantile(0.99)), JudgedP99UpperMs: millis(s.judged.quantile(0.99)),
+	}
+}
+
+// quantile returns the upper bound of the bucket that q falls into, in ns.
+func (h *histogram) quantile(q float64) int64 {
+	var counts [histogramBuckets]uint64
+	total := uint64(0)
+	for i := range counts {
+		counts[i] = h.buckets[i].Load()
+		total += counts[i]
+	}
+	seen := uint64(0)
+	for i, n := range counts {
+		seen += n
+		if n > 0 && float64(seen) >= q*float64(total) {
+			return upper(i)
+		}
+	}
+	return 0
+}

@@ -1,0 +1,254 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package transport
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+	"sync/atomic"
+	"unsafe"
+
+	"golang.org/x/net/bpf"
+	"golang.org/x/sys/unix"
+
+	"github.com/xvrrp/xvrrp/cmd/internal/clock"
+	"github.com/xvrrp/xvrrp/control/packet"
+	"github.com/xvrrp/xvrrp/loader"
+)
+
+// Capture receives adverts through a packet socket: the data plane of a host
+// where no BPF program can be used. It hands out the same events as
+// loader.Filter, with the kernel's receive time, but every advert is one.
+type Capture struct {
+	ifindex  int
+	fd       int
+	routers  map[loader.Slot]loader.Router
+	frame    packet.Frame
+	event    loader.Event
+	buf      []byte
+	oob      []byte
+	counters [loader.ReasonMax]atomic.Uint64
+}
+
+// maxDrain bounds the frames of one round, so that a flood cannot keep the
+// loop from its deadlines.
+const maxDrain = 512
+
+// NewCapture opens the packet socket of an interface.
+func NewCapture(ifname string, ifindex int, routers []loader.Router) (*Capture, error) {
+	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open packet socket on %s: %w", ifname, err)
+	}
+	c := &Capture{
+		ifindex: ifindex, fd: fd, routers: map[loader.Slot]loader.Router{},
+		buf: make([]byte, 2048), oob: make([]byte, 256),
+	}
+	for _, r := range routers {
+		c.routers[r.Slot] = r
+	}
+	if err := c.configure(); err != nil {
+		return nil, errors.Join(fmt.Errorf("set up packet socket on %s: %w", ifname, err), unix.Close(fd))
+	}
+	return c, nil
+}
+
+func (c *Capture) configure() error {
+	filter, err := vrrpOnly()
+	if err != nil {
+		return err
+	}
+	err = unix.SetsockoptSockFprog(c.fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER,
+		&unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]})
+	if err != nil {
+		return fmt.Errorf("attach filter: %w", err)
+	}
+	for _, o := range []struct{ level, name int }{
+		{unix.SOL_SOCKET, unix.SO_TIMESTAMPNS},
+		{unix.SOL_PACKET, unix.PACKET_AUXDATA},
+		{unix.SOL_PACKET, unix.PACKET_IGNORE_OUTGOING},
+	} {
+		if err := unix.SetsockoptInt(c.fd, o.level, o.name, 1); err != nil {
+			return fmt.Errorf("set socket option %d: %w", o.name, err)
+		}
+	}
+	// The filter is in place before the socket receives anything.
+	return unix.Bind(c.fd, &unix.SockaddrLinklayer{Protocol: htons(unix.ETH_P_ALL), Ifindex: c.ifindex})
+}
+
+func htons(v uint16) uint16 { return v<<8 | v>>8 }
+
+// vrrpOnly passes IPv4 and IPv6 with protocol 112. The kernel has taken off
+// the outer VLAN tag by then.
+func vrrpOnly() ([]unix.SockFilter, error) {
+	prog, err := bpf.Assemble([]bpf.Instruction{
+		bpf.LoadAbsolute{Off: 12, Size: 2},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: 0x0800, SkipFalse: 2},
+		bpf.LoadAbsolute{Off: 14 + 9, Size: 1},
+		bpf.Jump{Skip: 2},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: 0x86dd, SkipFalse: 3},
+		bpf.LoadAbsolute{Off: 14 + 6, Size: 1},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: packet.Protocol, SkipFalse: 1},
+		bpf.RetConstant{Val: 0xffff},
+		bpf.RetConstant{Val: 0},
+	})
+	if err != nil {
+		return nil, err
+	}
+	out := make([]unix.SockFilter, len(prog))
+	for i, ins := range prog {
+		out[i] = unix.SockFilter{Code: ins.Op, Jt: ins.Jt, Jf: ins.Jf, K: ins.K}
+	}
+	return out, nil
+}
+
+// FD is readable while frames wait.
+func (c *Capture) FD() int { return c.fd }
+
+// Drain calls fn with the adverts for our virtual routers that wait.
+func (c *Capture) Drain(fn func(*loader.Event)) (n int) {
+	for range maxDrain {
+		size, rxNs, vlan, ok := c.receive()
+		if !ok {
+			break
+		}
+		reason := c.classify(c.buf[:size], vlan)
+		c.counters[reason].Add(1)
+		if reason >= loader.ReasonBadTTL || reason == loader.ReasonTruncated && len(c.frame.Payload) >= 2 {
+			c.deliver(rxNs, reason, fn)
+			n++
+		}
+	}
+	return n
+}
+
+func (c *Capture) deliver(rxNs int64, reason loader.Reason, fn func(*loader.Event)) {
+	c.event = loader.Event{
+		RxNs: rxNs, Ifindex: c.ifindex, VLAN: c.frame.VLAN, Src: c.frame.Src, Dst: c.frame.Dst,
+		TTL: c.frame.TTL, Reason: reason, PayloadLen: c.frame.PayloadLen, Payload: c.frame.Payload,
+	}
+	fn(&c.event)
+}
+
+// receive reads one frame, with the time at which the kernel got it, on
+// CLOCK_MONOTONIC, and the VLAN tag that the kernel took off.
+func (c *Capture) receive() (size int, rxNs int64, vlan uint16, ok bool) {
+	iov := unix.Iovec{Base: &c.buf[0]}
+	iov.SetLen(len(c.buf))
+	msg := unix.Msghdr{Iov: &iov, Control: &c.oob[0]}
+	msg.SetIovlen(1)
+	msg.SetControllen(len(c.oob))
+	n, _, errno := unix.RawSyscall(unix.SYS_RECVMSG, uintptr(c.fd), uintptr(unsafe.Pointer(&msg)), unix.MSG_DONTWAIT)
+	if errno != 0 {
+		return 0, 0, 0, false
+	}
+	rxNs = clock.Now()
+	for b := c.oob[:msg.Controllen]; len(b) >= unix.SizeofCmsghdr; {
+		h := (*unix.Cmsghdr)(unsafe.Pointer(&b[0]))
+		length := int(h.Len)
+		if length < unix.SizeofCmsghdr || length > len(b) {
+			break
+		}
+		data := b[unix.CmsgLen(0):length]
+		switch {
+		case h.Level == unix.SOL_SOCKET && h.Type == unix.SCM_TIMESTAMPNS && len(data) >= 16:
+			stamp := int64(binary.NativeEndian.Uint64(data))*1e9 + int64(binary.NativeEndian.Uint64(data[8:]))
+			// The stamp is wall time; how old it is does not depend on what
+			// the wall clock says. A clock that was just set is not believed.
+			if age := clock.Realtime() - stamp; age > 0 && age < 1e9 {
+				rxNs -= age
+			}
+		case h.Level == unix.SOL_PACKET && h.Type == unix.PACKET_AUXDATA && len(data) >= 18:
+			aux := (*unix.TpacketAuxdata)(unsafe.Pointer(&data[0]))
+			if aux.Status&unix.TP_STATUS_VLAN_VALID != 0 {
+				vlan = aux.Vlan_tci & 0x0fff
+			}
+		}
+		b = b[min(unix.CmsgSpace(length-unix.CmsgLen(0)), len(b)):]
+	}
+	return int(n), rxNs, vlan, true
+}
+
+// classify does what the program in bpf/ does, except for rates and the
+// template.
+func (c *Capture) classify(b []byte, vlan uint16) loader.Reason {
+	return Classify(b, vlan, c.routers, &c.frame)
+}
+
+// Classify gives a frame the reason that the program in bpf/ gives it, as long
+// as there is no template and no budget is used up.
+func Classify(b []byte, stripped uint16, routers map[loader.Slot]loader.Router, f *packet.Frame) loader.Reason {
+	if err := packet.ParseFrame(b, stripped, f); err != nil {
+		return reasonOf(err)
+	}
+	vrid, err := f.VRID()
+	if err != nil {
+		return loader.ReasonTruncated
+	}
+	r, ok := routers[loader.SlotOf(vrid, f.Src.Is6())]
+	switch {
+	case !ok:
+		return loader.ReasonUnknownVRID
+	case f.VLAN != [2]uint16{r.VLAN, 0}:
+		return loader.ReasonOtherVLAN
+	}
+	if err := f.Check(r.Version, r.CheckTTL, loader.PayloadMax); err != nil {
+		return reasonOf(err)
+	}
+	return loader.ReasonEvent
+}
+
+func reasonOf(err error) loader.Reason {
+	switch err {
+	case packet.ErrBadIPHeader:
+		return loader.ReasonBadIPHeader
+	case packet.ErrFragment:
+		return loader.ReasonFragment
+	case packet.ErrTruncated:
+		return loader.ReasonTruncated
+	case packet.ErrTTL:
+		return loader.ReasonBadTTL
+	case packet.ErrVersion:
+		return loader.ReasonBadVersion
+	case packet.ErrType:
+		return loader.ReasonBadType
+	case packet.ErrCount:
+		return loader.ReasonBadCount
+	case packet.ErrLength:
+		return loader.ReasonBadLength
+	}
+	return loader.ReasonNotVRRP
+}
+
+// Install does nothing: without a program there is no template, and every
+// advert is an event.
+func (c *Capture) Install(loader.Slot, netip.Addr, netip.Addr, []byte, int64) bool { return false }
+
+// Clear does nothing; see Install.
+func (c *Capture) Clear(loader.Slot) {}
+
+// LastArrival returns 0: events carry every arrival.
+func (c *Capture) LastArrival(loader.Slot) int64 { return 0 }
+
+// Liveness is empty; see LastArrival.
+func (c *Capture) Liveness(loader.Slot) loader.Liveness { return loader.Liveness{} }
+
+// Counters returns, by reason, the frames that the socket received.
+func (c *Capture) Counters() (loader.Counters, error) {
+	var out loader.Counters
+	for i := range c.counters {
+		out[i].Pass = c.counters[i].Load()
+	}
+	return out, nil
+}
+
+// Mode returns "socket".
+func (c *Capture) Mode() loader.Mode { return ModeSocket }
+
+// ModeSocket is the data plane of a Capture.
+const ModeSocket loader.Mode = "socket"
+
+// Close closes the socket.
+func (c *Capture) Close() error { return unix.Close(c.fd) }

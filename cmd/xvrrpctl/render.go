@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/xvrrp/xvrrp/cmd/internal/ctlapi"
+)
+
+func render(w io.Writer, s ctlapi.Status) error {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "INSTANCE\tIFACE\tVRID\tSTATE\tFOR\tWHY\tPRIO\tMASTER\tADDRESSES")
+	for _, i := range s.Instances {
+		master := i.Master
+		switch {
+		case i.State == "MASTER":
+			master = "this host"
+		case master == "":
+			master = "-"
+		default:
+			master = fmt.Sprintf("%s (%d)", i.Master, i.MasterPriority)
+		}
+		fmt.Fprintf(t, "%s\t%s\t%d\t%s\t%s\t%s\t%d\t%s\t%s\n", i.Name, i.Interface, i.VRID, i.State,
+			round(i.SinceSeconds), i.Why, i.Priority, master, strings.Join(i.Addresses, ","))
+	}
+	fmt.Fprintln(t)
+	fmt.Fprintln(t, "INSTANCE\tSENT\tRECEIVED\tGAP\tJITTER\tLARGEST GAP\tREFUSED")
+	for _, i := range s.Instances {
+		a := i.Arrival
+		fmt.Fprintf(t, "%s\t%d\t%d\t%v\t%v\t%v\t%s\n", i.Name, i.Counters.AdvertsSent, i.Counters.AdvertsReceived,
+			time.Duration(a.MeanGapNs).Round(time.Microsecond), time.Duration(a.JitterNs).Round(time.Microsecond),
+			time.Duration(a.LargestGapNs).Round(time.Microsecond), counts(i.Counters.Rejected))
+	}
+	fmt.Fprintln(t)
+	fmt.Fprintln(t, "IFACE\tDATA PLANE\tFRAMES (pass/drop)")
+	for _, f := range s.Interfaces {
+		var words []string
+		for _, r := range slices.Sorted(maps.Keys(f.Frames)) {
+			if n := f.Frames[r]; n.Pass+n.Drop > 0 {
+				words = append(words, fmt.Sprintf("%s %d/%d", r, n.Pass, n.Drop))
+			}
+		}
+		fmt.Fprintf(t, "%s\t%s\t%s\n", f.Name, f.Dataplane, strings.Join(words, ", "))
+	}
+	fmt.Fprintln(t)
+	fmt.Fprintf(t, "LOOP\t%d wake-ups, deadlines judged late by at most %.3f ms, events handled within %.3f ms\n",
+		s.Loop.Wakeups, s.Loop.JudgedLateMaxMs, s.Loop.HandledMaxMs)
+	return t.Flush()
+}
+
+func counts(m map[string]uint64) string {
+	if len(m) == 0 {
+		return "-"
+	}
+	var words []string
+	for _, k := range slices.Sorted(maps.Keys(m)) {
+		words = append(words, fmt.Sprintf("%s %d", k, m[k]))
+	}
+	return strings.Join(words, ", ")
+}
+
+func round(seconds float64) time.Duration {
+	d := time.Duration(seconds * float64(time.Second))
+	if d > time.Minute {
+		return d.Round(time.Second)
+	}
+	return d.Round(time.Millisecond)
+}
+
+func renderEvent(e ctlapi.Event) string {
+	at := e.Time.Format("15:04:05.000000")
+	switch e.Kind {
+	case "transition":
+		s := fmt.Sprintf("%s %s %s -> %s (%s), priority %d", at, e.Instance, e.From, e.To, e.Why, e.Priority)
+		if e.Peer != "" {
+			s += ", peer " + e.Peer
+		}
+		return s
+	case "reject":
+		return fmt.Sprintf("%s %s refuses adverts of %s: %s", at, e.Instance, e.Peer, e.Why)
+	}
+	return fmt.Sprintf("%s %s %s: %s (%s)", at, e.Instance, e.Kind, e.Why, e.Peer)
+}

@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Command xvrrpd keeps virtual addresses alive with VRRP. It reads the
+// keepalived.conf that it is given and takes keepalived's options.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"runtime"
+
+	"github.com/spf13/pflag"
+	"golang.org/x/sys/unix"
+
+	"github.com/xvrrp/xvrrp/cmd/internal/build"
+	"github.com/xvrrp/xvrrp/cmd/internal/ctlapi"
+	"github.com/xvrrp/xvrrp/cmd/internal/daemon"
+	"github.com/xvrrp/xvrrp/cmd/internal/logging"
+	"github.com/xvrrp/xvrrp/control/config"
+)
+
+// Exit codes; those of keepalived where it has one.
+const (
+	exitOK      = 0
+	exitRuntime = 1
+	exitMissing = 2 // a keyword lacks its argument
+	exitConfig  = 4 // the configuration cannot be run
+	exitWarning = 5 // with -t: it can, but a line is ignored
+	exitUsage   = 64
+)
+
+func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
+
+func run(args []string, stdout, stderr io.Writer) int {
+	opts, err := parseOptions(args, stderr)
+	if errors.Is(err, pflag.ErrHelp) {
+		return exitOK
+	}
+	if err != nil {
+		fmt.Fprintf(stderr, "xvrrpd: %v\n", err)
+		return exitUsage
+	}
+	switch {
+	case opts.version:
+		fmt.Fprintf(stdout, "xvrrpd %s\n", build.Version())
+		return exitOK
+	case opts.signum != "":
+		return printSignal(opts.signum, stdout, stderr)
+	}
+	cfg, diags := config.Parse(osFiles{}, opts.config, environment(opts))
+	if cfg != nil {
+		if err := enterNamespace(opts, cfg); err != nil {
+			fmt.Fprintf(stderr, "xvrrpd: %v\n", err)
+			return exitRuntime
+		}
+		_, more := daemon.Resolve(cfg)
+		diags = append(diags, more...)
+	}
+	if opts.test || diags.Fatal() {
+		for _, d := range diags {
+			fmt.Fprintln(stderr, d)
+		}
+		return exitCode(diags)
+	}
+	if code, done := detach(opts, stderr); done {
+		return code
+	}
+	log, closer, err := logging.New(opts.logging)
+	if err != nil {
+		fmt.Fprintf(stderr, "xvrrpd: %v\n", err)
+		return exitRuntime
+	}
+	defer closer.Close()
+	for _, d := range diags {
+		level := slog.LevelWarn
+		if d.Severity == config.Note {
+			level = slog.LevelInfo
+		}
+		log.Log(context.Background(), level, d.Message, "at", d.Pos.String())
+	}
+	for _, flag := range opts.ignored {
+		log.Warn("option has no effect", "option", flag)
+	}
+	if err := serve(opts, cfg, log); err != nil {
+		log.Error("xvrrpd ends", "err", err)
+		reportReady(err)
+		return exitRuntime
+	}
+	return exitOK
+}
+
+func serve(opts *options, cfg *config.Config, log *slog.Logger) error {
+	// Threads in system calls hold on to their P for a moment. With spare ones
+	// the loop's thread never waits for a P when it wakes up.
+	runtime.GOMAXPROCS(runtime.NumCPU() + 4)
+	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM, unix.SIGINT)
+	defer stop()
+	if opts.controlSocket == "" {
+		opts.controlSocket = ctlapi.DefaultSocket(cfg.Instance)
+	}
+	d, err := daemon.New(daemon.Options{
+		Config: cfg, Version: build.Version(), Dataplane: opts.dataplane,
+		ControlSocket: opts.controlSocket, MetricsListen: opts.metricsListen,
+		Log: log,
+	})
+	if err != nil {
+		return err
+	}
+	pid, err := writePID(opts.pidFile(cfg.Instance))
+	if err != nil {
+		return err
+	}
+	defer pid.remove()
+	log.Info("xvrrpd starts", "version", build.Version(), "config", opts.config, "instances", len(cfg.Instances))
+	err = d.Run(ctx, func() { reportReady(nil) })
+	log.Info("xvrrpd stops")
+	return err
+}
+
+// exitCode is that of -t: a lesser problem never hides a fatal one.
+func exitCode(diags config.Diagnostics) int {
+	code := exitOK
+	for _, d := range diags {
+		switch {
+		case d.Severity == config.Error:
+			return exitConfig
+		case d.Severity == config.Missing:
+			code = exitMissing
+		case d.Severity == config.Warning && code == exitOK:
+			code = exitWarning
+		}
+	}
+	return code
+}

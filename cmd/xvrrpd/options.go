@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"fmt"
+	"io"
+	"path/filepath"
+	"slices"
+
+	"github.com/spf13/pflag"
+
+	"github.com/xvrrp/xvrrp/cmd/internal/ctlapi"
+	"github.com/xvrrp/xvrrp/cmd/internal/logging"
+)
+
+type options struct {
+	config        string
+	test          bool
+	version       bool
+	signum        string
+	foreground    bool
+	namespace     string
+	configID      string
+	pid           string
+	controlSocket string
+	metricsListen string
+	dataplane     string
+	logging       logging.Options
+	ignored       []string // options of keepalived that mean nothing here
+}
+
+// Options of keepalived that are taken and ignored: they concern its other
+// half, its processes, or what xvrrpd does not have yet.
+var ignoredFlags = []struct{ long, short, usage string }{
+	{"vrrp", "P", "run the VRRP half only: always so"},
+	{"check", "C", "run the load balancer only"},
+	{"no_bfd", "B", "do not run BFD"},
+	{"all", "", "run every half"},
+	{"flush-log-file", "", "flush the log file: always so"},
+	{"release-vips", "X", "remove addresses on transitions"},
+	{"dont-release-vrrp", "V", "keep addresses on stop"},
+	{"dont-release-ipvs", "I", "keep IPVS on stop"},
+	{"dont-respawn", "R", "do not respawn children"},
+	{"dump-conf", "d", "dump the configuration"},
+	{"snmp", "x", "SNMP"},
+	{"core-dump", "m", "core dumps"},
+	{"address-monitoring", "a", "log addresses"},
+	{"ignore-sigint", "", "ignore SIGINT"},
+}
+
+var ignoredValues = []struct{ long, short string }{
+	{"vrrp_pid", "r"}, {"checkers_pid", "c"}, {"bfd_pid", "b"}, {"snmp-agent-socket", "A"},
+	{"umask", "u"}, {"core-dump-pattern", "M"}, {"include-check", "e"},
+}
+
+func parseOptions(args []string, stderr io.Writer) (*options, error) {
+	o := &options{}
+	f := pflag.NewFlagSet("xvrrpd", pflag.ContinueOnError)
+	f.SetOutput(stderr)
+	f.SortFlags = false
+	f.StringVarP(&o.config, "use-file", "f", "/etc/keepalived/keepalived.conf", "configuration `FILE`")
+	f.BoolVarP(&o.test, "config-test", "t", false, "check the configuration and exit: 0 clean, 5 a line is ignored, 4 or 2 it cannot be run")
+	f.BoolVarP(&o.foreground, "dont-fork", "n", false, "stay in the foreground")
+	f.BoolVarP(&o.logging.Console, "log-console", "l", false, "log to standard error")
+	f.BoolVarP(&o.logging.Detail, "log-detail", "D", false, "log more")
+	f.IntVarP(&o.logging.Facility, "log-facility", "S", -1, "syslog facility LOG_LOCAL`N`, 0 to 7")
+	f.StringVarP(&o.logging.File, "log-file", "g", "", "log to `FILE`")
+	f.BoolVarP(&o.logging.NoSyslog, "no-syslog", "G", false, "do not log to syslog")
+	format := f.String("log-format", "text", "text or json")
+	f.StringVarP(&o.pid, "pid", "p", "", "pid `FILE`")
+	f.StringVarP(&o.namespace, "namespace", "s", "", "run in the network namespace `NAME`")
+	f.StringVarP(&o.configID, "config-id", "i", "", "`ID` of @ID lines (default: the host name up to its first dot)")
+	f.StringVar(&o.dataplane, "dataplane", "auto", "how adverts are received: auto, native, generic, tcx, socket")
+	f.StringVar(&o.controlSocket, "control-socket", "", "`PATH` of the control socket (default "+ctlapi.RunDir+"/xvrrpd.sock)")
+	f.StringVar(&o.metricsListen, "metrics-listen", "", "serve metrics on TCP `ADDRESS` too")
+	f.StringVar(&o.signum, "signum", "", "print the number of the signal for `FUNCTION` and exit: STOP")
+	f.BoolVarP(&o.version, "version", "v", false, "print the version and exit")
+	for _, i := range ignoredFlags {
+		f.BoolP(i.long, i.short, false, i.usage)
+		_ = f.MarkHidden(i.long)
+	}
+	for _, i := range ignoredValues {
+		f.StringP(i.long, i.short, "", "")
+		_ = f.MarkHidden(i.long)
+	}
+	if err := f.Parse(args); err != nil {
+		return nil, err
+	}
+	if f.NArg() > 0 {
+		return nil, fmt.Errorf("unexpected argument %q", f.Arg(0))
+	}
+	f.Visit(func(flag *pflag.Flag) {
+		if flag.Hidden {
+			o.ignored = append(o.ignored, "--"+flag.Name)
+		}
+	})
+	if *format != "text" && *format != "json" {
+		return nil, fmt.Errorf("--log-format: %q is neither text nor json", *format)
+	}
+	o.logging.JSON = *format == "json"
+	if o.logging.Facility > 7 {
+		return nil, fmt.Errorf("--log-facility: %d is not in the range 0 to 7", o.logging.Facility)
+	}
+	if !slices.Contains([]string{"auto", "native", "generic", "tcx", "socket"}, o.dataplane) {
+		return nil, fmt.Errorf("--dataplane: %q is not one of auto, native, generic, tcx, socket", o.dataplane)
+	}
+	return o, nil
+}
+
+func (o *options) pidFile(instance string) string {
+	if o.pid != "" {
+		return o.pid
+	}
+	return filepath.Join(ctlapi.Dir(instance), "xvrrpd.pid")
+}

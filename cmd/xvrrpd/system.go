@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/xvrrp/xvrrp/control/config"
+)
+
+// osFiles reads configuration files. A folder, a device or a program is not
+// one.
+type osFiles struct{}
+
+func (osFiles) ReadFile(name string) ([]byte, error) {
+	info, err := os.Stat(name)
+	if err != nil {
+		return nil, errors.Unwrap(err)
+	}
+	switch {
+	case info.IsDir():
+		return nil, errors.New("is a directory")
+	case !info.Mode().IsRegular():
+		return nil, errors.New("is not a regular file")
+	}
+	text, err := os.ReadFile(name)
+	if err != nil {
+		return nil, errors.Unwrap(err)
+	}
+	return text, nil
+}
+
+func (osFiles) Glob(pattern string) ([]string, error) { return filepath.Glob(pattern) }
+
+func environment(o *options) config.Environment {
+	id := o.configID
+	if id == "" {
+		name, _ := os.Hostname()
+		id, _, _ = strings.Cut(name, ".")
+	}
+	return config.Environment{ConfigID: id, Getenv: os.Getenv, Random: rand.Uint32}
+}
+
+// inNamespace marks a process that has entered its namespace already.
+const inNamespace = "XVRRPD_NETNS"
+
+// enterNamespace moves the daemon into the network namespace of -s or of
+// net_namespace. A namespace belongs to a thread, so the thread enters it and
+// executes the program anew; unlike `ip netns exec` this leaves /sys, and the
+// BPF file system in it, alone.
+func enterNamespace(o *options, cfg *config.Config) error {
+	name := o.namespace
+	if name == "" {
+		name = cfg.NetNamespace
+	}
+	if name == "" || os.Getenv(inNamespace) == name {
+		return nil
+	}
+	runtime.LockOSThread()
+	f, err := os.Open(filepath.Join("/run/netns", name))
+	if err != nil {
+		return fmt.Errorf("open network namespace %s: %w", name, errors.Unwrap(err))
+	}
+	if err := unix.Setns(int(f.Fd()), unix.CLONE_NEWNET); err != nil {
+		return fmt.Errorf("enter network namespace %s: %w", name, err)
+	}
+	_ = f.Close()
+	self, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("find this program: %w", err)
+	}
+	err = unix.Exec(self, os.Args, append(os.Environ(), inNamespace+"="+name))
+	return fmt.Errorf("execute %s in network namespace %s: %w", self, name, err)
+}
+
+// readyFD is where the process in the background says that it runs, or why it
+// does not.
+const readyFD = "XVRRPD_READY_FD"
+
+// detach starts the daemon in the background and waits until it runs. Go
+// cannot fork, so the program is executed anew.
+func detach(o *options, stderr io.Writer) (code int, done bool) {
+	if o.foreground || os.Getenv(readyFD) != "" {
+		return 0, false
+	}
+	fail := func(err error) (int, bool) {
+		fmt.Fprintf(stderr, "xvrrpd: start in the background: %v\n", err)
+		return exitRuntime, true
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return fail(err)
+	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		return fail(err)
+	}
+	cmd := exec.Command(self, os.Args[1:]...)
+	cmd.Env = append(os.Environ(), readyFD+"=3")
+	cmd.ExtraFiles = []*os.File{w}
+	cmd.Dir = "/"
+	cmd.SysProcAttr = &unix.SysProcAttr{Setsid: true}
+	if abs, err := filepath.Abs(o.config); err == nil {
+		cmd.Args = append(cmd.Args, "--use-file", abs) // the last one counts
+	}
+	if err := cmd.Start(); err != nil {
+		return fail(err)
+	}
+	_ = w.Close()
+	said, _ := io.ReadAll(r)
+	if string(said) == "ready" {
+		return exitOK, true
+	}
+	_ = cmd.Wait()
+	if len(said) == 0 {
+		said = []byte("it ended without a word; see the log")
+	}
+	fmt.Fprintf(stderr, "xvrrpd: %s\n", said)
+	return exitRuntime, true
+}
+
+// reportReady tells who waits in the foreground; nil means that it runs.
+func reportReady(err error) {
+	if os.Getenv(readyFD) == "" {
+		return
+	}
+	f := os.NewFile(3, "ready")
+	text := "ready"
+	if err != nil {
+		text = err.Error()
+	}
+	_, _ = f.WriteString(text)
+	_ = f.Close()
+	_ = os.Unsetenv(readyFD)
+}
+
+type pidFile string
+
+// writePID replaces the file; the locks of the interfaces, not this file, keep
+// a second daemon away.
+func writePID(path string) (pidFile, error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return "", fmt.Errorf("make folder of the pid file: %w", err)
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", fmt.Errorf("replace pid file: %w", err)
+	}
+	if err := os.WriteFile(path, []byte(strconv.Itoa(os.Getpid())+"\n"), 0o644); err != nil {
+		return "", fmt.Errorf("write pid file: %w", err)
+	}
+	return pidFile(path), nil
+}
+
+func (p pidFile) remove() { _ = os.Remove(string(p)) }
+
+// printSignal answers --signum.
+func printSignal(function string, stdout, stderr io.Writer) int {
+	if function != "STOP" {
+		fmt.Fprintf(stderr, "xvrrpd: no signal for %q; there is one for STOP\n", function)
+		return exitUsage
+	}
+	fmt.Fprintln(stdout, int(unix.SIGTERM))
+	return exitOK
+}

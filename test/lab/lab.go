@@ -1,0 +1,334 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package lab builds hosts from network namespaces: a switch (a bridge without
+// multicast snooping), nodes on it, and the ways in which they fail. Real
+// programs run on the nodes; times come from packets that a node outside the
+// one under test captured.
+package lab
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// TB is the part of testing.TB that a lab needs; the demo has its own.
+type TB interface {
+	Helper()
+	Fatalf(format string, args ...any)
+	Logf(format string, args ...any)
+	Cleanup(func())
+}
+
+// Require skips a test that cannot run here: on a laptop, without root or
+// without a program. With CI=true it fails instead, so that nothing hides.
+func Require(tb testing.TB, programs ...string) {
+	tb.Helper()
+	missing := ""
+	if os.Geteuid() != 0 {
+		missing = "root"
+	}
+	for _, p := range programs {
+		if _, err := exec.LookPath(p); err != nil {
+			missing = p
+		}
+	}
+	switch {
+	case missing == "":
+	case os.Getenv("CI") == "true":
+		tb.Fatalf("this test needs %s, and CI must have it", missing)
+	default:
+		tb.Skipf("this test needs %s", missing)
+	}
+}
+
+var serial atomic.Int64
+
+// Lab is one switch with its nodes.
+type Lab struct {
+	tb   TB
+	name string
+	Bin  string // folder of xvrrpd and xvrrpctl
+	Dir  string // scratch files
+}
+
+// New makes an empty lab. It is taken down with the test.
+func New(tb TB) *Lab {
+	tb.Helper()
+	dir, err := os.MkdirTemp("", "xvrrp-lab-")
+	if err != nil {
+		tb.Fatalf("make scratch folder: %v", err)
+	}
+	l := &Lab{tb: tb, name: fmt.Sprintf("xv%d-%d", os.Getpid(), serial.Add(1)), Dir: dir, Bin: binaries(tb)}
+	tb.Cleanup(func() { _ = os.RemoveAll(dir) })
+	l.netns(l.name)
+	l.in(l.name, "ip", "link", "add", "br0", "type", "bridge", "mcast_snooping", "0", "forward_delay", "0")
+	l.in(l.name, "sysctl", "-qw", "net.ipv6.conf.all.disable_ipv6=1")
+	l.in(l.name, "ip", "link", "set", "br0", "up")
+	return l
+}
+
+var build struct {
+	once sync.Once
+	dir  string
+	err  error
+}
+
+// binaries builds the programs once for all labs of the process.
+func binaries(tb TB) string {
+	build.once.Do(func() {
+		root, err := exec.Command("go", "env", "GOMOD").Output()
+		if err != nil {
+			build.err = err
+			return
+		}
+		build.dir = filepath.Join(filepath.Dir(strings.TrimSpace(string(root))), "bin")
+		cmd := exec.Command("go", "build", "-o", build.dir+"/", "./cmd/...")
+		cmd.Dir = filepath.Dir(build.dir)
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			build.err = fmt.Errorf("%w: %s", err, out)
+		}
+	})
+	if build.err != nil {
+		tb.Fatalf("build the programs: %v", build.err)
+	}
+	return build.dir
+}
+
+func (l *Lab) netns(name string) {
+	l.tb.Helper()
+	l.must(exec.Command("ip", "netns", "add", name))
+	l.tb.Cleanup(func() { _ = exec.Command("ip", "netns", "del", name).Run() })
+}
+
+func (l *Lab) must(cmd *exec.Cmd) string {
+	l.tb.Helper()
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		l.tb.Fatalf("%s: %v: %s", strings.Join(cmd.Args, " "), err, out)
+	}
+	return string(out)
+}
+
+// in runs a command in a namespace. nsenter, unlike `ip netns exec`, leaves
+// /sys alone, where the BPF file system is.
+func (l *Lab) in(ns string, args ...string) string {
+	l.tb.Helper()
+	return l.must(enter(ns, args...))
+}
+
+func enter(ns string, args ...string) *exec.Cmd {
+	return exec.Command("nsenter", append([]string{"--net=/run/netns/" + ns, "--"}, args...)...)
+}
+
+// Node is one host.
+type Node struct {
+	lab   *Lab
+	Name  string
+	ns    string
+	procs []*Process
+}
+
+// Node adds a host. Each interface is "NAME ADDRESS/LEN", or "NAME" for one
+// without an address.
+func (l *Lab) Node(name string, interfaces ...string) *Node {
+	l.tb.Helper()
+	n := &Node{lab: l, Name: name, ns: l.name + "-" + name}
+	l.netns(n.ns)
+	n.Run("sysctl", "-qw", "net.ipv6.conf.all.disable_ipv6=1", "net.ipv6.conf.default.disable_ipv6=1",
+		"net.ipv4.conf.all.arp_ignore=1", "net.ipv4.conf.all.promote_secondaries=1")
+	n.Run("ip", "link", "set", "lo", "up")
+	for _, i := range interfaces {
+		dev, addr, _ := strings.Cut(i, " ")
+		port := n.Port(dev)
+		l.must(exec.Command("ip", "link", "add", dev, "netns", n.ns, "type", "veth", "peer", port, "netns", l.name))
+		l.in(l.name, "ip", "link", "set", port, "master", "br0", "up")
+		if addr != "" {
+			n.Run("ip", "address", "add", addr, "brd", "+", "dev", dev)
+		}
+		n.Run("ip", "link", "set", dev, "up")
+	}
+	l.tb.Cleanup(func() {
+		for _, p := range n.procs {
+			p.Kill()
+		}
+	})
+	return n
+}
+
+// Port is the name of the switch's end of an interface.
+func (n *Node) Port(dev string) string { return n.Name + "-" + dev }
+
+// Run runs a command on the node, which must succeed.
+func (n *Node) Run(args ...string) string {
+	n.lab.tb.Helper()
+	return n.lab.in(n.ns, args...)
+}
+
+// Try runs a command on the node.
+func (n *Node) Try(args ...string) (string, error) {
+	out, err := enter(n.ns, args...).CombinedOutput()
+	return string(out), err
+}
+
+// Cut takes the node's port from the switch: its frames are lost, and its
+// link stays up.
+func (n *Node) Cut(dev string) { n.lab.in(n.lab.name, "ip", "link", "set", n.Port(dev), "nomaster") }
+
+// Mend undoes Cut.
+func (n *Node) Mend(dev string) {
+	n.lab.in(n.lab.name, "ip", "link", "set", n.Port(dev), "master", "br0")
+}
+
+// Unplug takes the carrier away; Plug gives it back.
+func (n *Node) Unplug(dev string) { n.lab.in(n.lab.name, "ip", "link", "set", n.Port(dev), "down") }
+
+// Plug undoes Unplug.
+func (n *Node) Plug(dev string) { n.lab.in(n.lab.name, "ip", "link", "set", n.Port(dev), "up") }
+
+// Process is a program that runs on a node.
+type Process struct {
+	cmd  *exec.Cmd
+	out  lockedBuffer
+	done chan struct{}
+	err  error
+}
+
+// Start runs a program in the background until the test ends.
+func (n *Node) Start(args ...string) *Process {
+	n.lab.tb.Helper()
+	p := &Process{cmd: enter(n.ns, args...), done: make(chan struct{})}
+	p.cmd.Stdout, p.cmd.Stderr = &p.out, &p.out
+	p.cmd.SysProcAttr = &unix.SysProcAttr{Setpgid: true}
+	if err := p.cmd.Start(); err != nil {
+		n.lab.tb.Fatalf("start %s: %v", args[0], err)
+	}
+	go func() {
+		p.err = p.cmd.Wait()
+		close(p.done)
+	}()
+	n.procs = append(n.procs, p)
+	return p
+}
+
+// Signal sends a signal to the program and everything that it started.
+func (p *Process) Signal(s unix.Signal) { _ = unix.Kill(-p.cmd.Process.Pid, s) }
+
+// PID is that of the program: nsenter executes it in its own place.
+func (p *Process) PID() int { return p.cmd.Process.Pid }
+
+// Output is what the program printed so far.
+func (p *Process) Output() string { return p.out.String() }
+
+// Wait waits for the end of the program and returns how it ended.
+func (p *Process) Wait(limit time.Duration) error {
+	select {
+	case <-p.done:
+		return p.err
+	case <-time.After(limit):
+		return fmt.Errorf("%s still runs", p.cmd.Path)
+	}
+}
+
+// Kill ends the program without a chance to say anything, and waits.
+func (p *Process) Kill() {
+	p.Signal(unix.SIGKILL)
+	<-p.done
+}
+
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}
+
+// File writes a scratch file and returns its path.
+func (l *Lab) File(name, text string) string {
+	l.tb.Helper()
+	path := filepath.Join(l.Dir, name)
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		l.tb.Fatalf("write %s: %v", path, err)
+	}
+	return path
+}
+
+// XVRRPD starts our daemon on a node and waits until it serves.
+func (n *Node) XVRRPD(conf string, flags ...string) *Process {
+	n.lab.tb.Helper()
+	args := append([]string{filepath.Join(n.lab.Bin, "xvrrpd"), "-n", "-l", "-D", "-f", conf,
+		"--control-socket", n.Socket(), "-p", filepath.Join(n.lab.Dir, n.Name+".pid")}, flags...)
+	p := n.Start(args...)
+	n.lab.Eventually("xvrrpd serves on "+n.Name, 10*time.Second, func() bool {
+		select {
+		case <-p.done:
+			n.lab.tb.Fatalf("xvrrpd on %s ended: %s", n.Name, p.Output())
+		default:
+		}
+		return strings.Contains(p.Output(), "xvrrpd starts")
+	})
+	return p
+}
+
+// Socket is the path of the control socket that XVRRPD uses.
+func (n *Node) Socket() string { return filepath.Join(n.lab.Dir, n.Name+".sock") }
+
+// Ctl runs xvrrpctl against the node's daemon.
+func (n *Node) Ctl(args ...string) string {
+	n.lab.tb.Helper()
+	return n.Run(append([]string{filepath.Join(n.lab.Bin, "xvrrpctl"), "--control-socket", n.Socket()}, args...)...)
+}
+
+// Has says whether the node has an address.
+func (n *Node) Has(addr string) bool {
+	return strings.Contains(n.Run("ip", "-4", "-o", "address", "show"), "inet "+addr+"/")
+}
+
+// Eventually waits until cond holds.
+func (l *Lab) Eventually(what string, limit time.Duration, cond func() bool) {
+	l.tb.Helper()
+	deadline := time.After(limit)
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for !cond() {
+		select {
+		case <-deadline:
+			l.tb.Fatalf("within %v it did not come true that %s", limit, what)
+		case <-tick.C:
+		}
+	}
+}
+
+// CPU returns the processor time that a process has used.
+func (p *Process) CPU() time.Duration {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.PID()))
+	if err != nil {
+		return 0
+	}
+	_, rest, _ := strings.Cut(string(stat), ") ")
+	f := strings.Fields(rest)
+	user, _ := strconv.Atoi(f[11])
+	system, _ := strconv.Atoi(f[12])
+	return time.Duration(user+system) * time.Second / 100 // USER_HZ
+}

@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package lab
+
+import (
+	"encoding/binary"
+	"errors"
+	"net/netip"
+	"os"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Prober is a client that sends an ICMP echo request to an address again and
+// again and records when the answers came.
+type Prober struct {
+	fd      int
+	sent    atomic.Int64
+	mu      sync.Mutex
+	replies []time.Time
+	stop    chan struct{}
+	wg      sync.WaitGroup
+}
+
+// Probe starts to probe addr from the node every interval.
+func (n *Node) Probe(addr string, interval time.Duration) *Prober {
+	n.lab.tb.Helper()
+	to := netip.MustParseAddr(addr).As4()
+	fd, err := n.socketIn(func() (int, error) {
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_ICMP)
+		if err != nil {
+			return -1, err
+		}
+		return fd, errors.Join(
+			unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TIMESTAMPNS, 1),
+			unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 8<<20),
+			unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Usec: 50000}),
+			unix.Connect(fd, &unix.SockaddrInet4{Addr: to}),
+		)
+	})
+	if err != nil {
+		n.lab.tb.Fatalf("probe from %s: %v", n.Name, err)
+	}
+	p := &Prober{fd: fd, stop: make(chan struct{})}
+	p.wg.Add(2)
+	go p.send(interval)
+	go p.receive()
+	return p
+}
+
+func (p *Prober) send(interval time.Duration) {
+	defer p.wg.Done()
+	runtime.LockOSThread()
+	id := uint16(os.Getpid())
+	for seq := uint16(0); ; seq++ {
+		select {
+		case <-p.stop:
+			return
+		default:
+		}
+		b := make([]byte, 16)
+		b[0] = 8 // echo request
+		binary.BigEndian.PutUint16(b[4:], id)
+		binary.BigEndian.PutUint16(b[6:], seq)
+		binary.BigEndian.PutUint16(b[2:], checksum(b))
+		if unix.Send(p.fd, b, unix.MSG_DONTWAIT) == nil {
+			p.sent.Add(1)
+		}
+		pause := unix.NsecToTimespec(int64(interval))
+		_ = unix.Nanosleep(&pause, nil)
+	}
+}
+
+func checksum(b []byte) uint16 {
+	var s uint32
+	for i := 0; i < len(b); i += 2 {
+		s += uint32(binary.BigEndian.Uint16(b[i:]))
+	}
+	for s > 0xffff {
+		s = s>>16 + s&0xffff
+	}
+	return ^uint16(s)
+}
+
+func (p *Prober) receive() {
+	defer p.wg.Done()
+	buf, oob := make([]byte, 256), make([]byte, 128)
+	for {
+		n, oobn, _, _, err := unix.Recvmsg(p.fd, buf, oob, 0)
+		if err == nil && n >= 28 && buf[20] == 0 {
+			at := stamp(oob[:oobn])
+			p.mu.Lock()
+			p.replies = append(p.replies, at)
+			p.mu.Unlock()
+			continue
+		}
+		select {
+		case <-p.stop:
+			return
+		default:
+		}
+	}
+}
+
+// Replies returns the number of answers so far.
+func (p *Prober) Replies() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.replies)
+}
+
+// LastReply returns when the last answer came.
+func (p *Prober) LastReply() time.Time {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.replies) == 0 {
+		return time.Time{}
+	}
+	return p.replies[len(p.replies)-1]
+}
+
+// Sent returns the number of requests so far.
+func (p *Prober) Sent() int { return int(p.sent.Load()) }
+
+// Darkness returns the longest time between two answers of those that came
+// between from and to, and when it began.
+func (p *Prober) Darkness(from, to time.Time) (longest time.Duration, began time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for i := 1; i < len(p.replies); i++ {
+		a, b := p.replies[i-1], p.replies[i]
+		if b.Before(from) || a.After(to) {
+			continue
+		}
+		if gap := b.Sub(a); gap > longest {
+			longest, began = gap, a
+		}
+	}
+	return longest, began
+}
+
+// FirstReplyAfter returns the first answer after t.
+func (p *Prober) FirstReplyAfter(t time.Time) time.Time {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, r := range p.replies {
+		if r.After(t) {
+			return r
+		}
+	}
+	return time.Time{}
+}
+
+// Stop ends the probing.
+func (p *Prober) Stop() {
+	close(p.stop)
+	p.wg.Wait()
+	_ = unix.Close(p.fd)
+}

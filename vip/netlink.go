@@ -1,0 +1,197 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package vip
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+)
+
+// Address is a virtual address on an interface of this host.
+type Address struct {
+	Ifindex   int
+	Prefix    netip.Prefix
+	Scope     uint8
+	Broadcast netip.Addr // invalid: none
+	Label     string
+	Peer      netip.Addr // invalid: none
+}
+
+// addrProto marks addresses as ours where the kernel can (5.18), with the
+// number that keepalived uses, so that `ip address` shows who set them.
+const addrProto = 18
+
+const ifaProto = 11 // IFA_PROTO
+
+// message builds RTM_NEWADDR or RTM_DELADDR with room for the sequence number
+// that is filled in when it is sent.
+func (a Address) message(kind, flags int) []byte {
+	req := nl.NewNetlinkRequest(kind, flags|unix.NLM_F_ACK)
+	m := nl.NewIfAddrmsg(unix.AF_INET)
+	m.Index = uint32(a.Ifindex)
+	m.Prefixlen = uint8(a.Prefix.Bits())
+	m.Scope = a.Scope
+	req.AddData(m)
+	local := a.Prefix.Addr().AsSlice()
+	remote := local
+	if a.Peer.IsValid() {
+		remote = a.Peer.AsSlice()
+	}
+	req.AddData(nl.NewRtAttr(unix.IFA_LOCAL, local))
+	req.AddData(nl.NewRtAttr(unix.IFA_ADDRESS, remote))
+	if kind == unix.RTM_NEWADDR {
+		if a.Broadcast.IsValid() {
+			req.AddData(nl.NewRtAttr(unix.IFA_BROADCAST, a.Broadcast.AsSlice()))
+		}
+		req.AddData(nl.NewRtAttr(ifaProto, []byte{addrProto}))
+	}
+	if a.Label != "" {
+		req.AddData(nl.NewRtAttr(unix.IFA_LABEL, nl.ZeroTerminated(a.Label)))
+	}
+	return req.Serialize()
+}
+
+// rtnetlink sends batches of prepared messages. The library does one message
+// and one answer at a time; a takeover wants all of them in one system call.
+type rtnetlink struct {
+	fd  int
+	seq uint32
+	out []byte
+	in  []byte
+}
+
+func openRtnetlink() (*rtnetlink, error) {
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, fmt.Errorf("open route netlink socket: %w", err)
+	}
+	// Acknowledgements without the copied request: a batch's answers fit.
+	_ = unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_CAP_ACK, 1)
+	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, 1<<20)
+	if err := unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+		_ = unix.Close(fd)
+		return nil, fmt.Errorf("bind route netlink socket: %w", err)
+	}
+	return &rtnetlink{fd: fd, in: make([]byte, 1<<16)}, nil
+}
+
+func (r *rtnetlink) close() error { return unix.Close(r.fd) }
+
+// maxBatch is how many messages are sent before their answers are read: it
+// keeps the answers within the receive buffer.
+const maxBatch = 256
+
+// do sends the messages and calls failed with the index and the error of each
+// that the kernel refused.
+func (r *rtnetlink) do(messages [][]byte, failed func(int, error)) error {
+	for start := 0; start < len(messages); start += maxBatch {
+		part := messages[start:min(start+maxBatch, len(messages))]
+		r.out = r.out[:0]
+		first := r.seq + 1
+		for _, m := range part {
+			r.seq++
+			binary.NativeEndian.PutUint32(m[8:], r.seq)
+			r.out = append(r.out, m...)
+		}
+		if err := unix.Sendto(r.fd, r.out, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+			return fmt.Errorf("send to route netlink: %w", err)
+		}
+		if err := r.answers(first, len(part), func(i int, err error) { failed(start+i, err) }); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r *rtnetlink) answers(first uint32, n int, failed func(int, error)) error {
+	for got := 0; got < n; {
+		size, _, err := unix.Recvfrom(r.fd, r.in, 0)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("read from route netlink: %w", err)
+		}
+		for b := r.in[:size]; len(b) >= unix.NLMSG_HDRLEN+4; {
+			length := int(binary.NativeEndian.Uint32(b))
+			if length < unix.NLMSG_HDRLEN || length > len(b) {
+				break
+			}
+			seq := binary.NativeEndian.Uint32(b[8:])
+			if binary.NativeEndian.Uint16(b[4:]) == unix.NLMSG_ERROR && seq-first < uint32(n) {
+				got++
+				if code := int32(binary.NativeEndian.Uint32(b[unix.NLMSG_HDRLEN:])); code < 0 {
+					failed(int(seq-first), unix.Errno(-code))
+				}
+			}
+			b = b[min((length+3)&^3, len(b)):]
+		}
+	}
+	return nil
+}
+
+// Present returns which of the addresses this host has, e.g. because a crash
+// left them.
+func Present(addresses []Address) ([]Address, error) {
+	type key struct {
+		ifindex int
+		ip      netip.Addr
+	}
+	have := map[key]bool{}
+	list, err := netlink.AddrList(nil, netlink.FAMILY_V4)
+	if err != nil {
+		return nil, fmt.Errorf("list addresses: %w", err)
+	}
+	for _, a := range list {
+		if ip, ok := netip.AddrFromSlice(a.IP); ok {
+			have[key{a.LinkIndex, ip.Unmap()}] = true
+		}
+	}
+	var out []Address
+	for _, a := range addresses {
+		if have[key{a.Ifindex, a.Prefix.Addr()}] {
+			out = append(out, a)
+		}
+	}
+	return out, nil
+}
+
+// PrimaryIPv4 returns the primary address of an interface, passing over the
+// given ones: a virtual address that a crash left is not an address to send
+// adverts from.
+func PrimaryIPv4(link netlink.Link, not map[netip.Addr]bool) (netip.Addr, error) {
+	list, err := netlink.AddrList(link, netlink.FAMILY_V4)
+	if err != nil {
+		return netip.Addr{}, fmt.Errorf("list addresses of %s: %w", link.Attrs().Name, err)
+	}
+	for _, a := range list {
+		ip, ok := netip.AddrFromSlice(a.IP)
+		if ok && a.Flags&unix.IFA_F_SECONDARY == 0 && !not[ip.Unmap()] {
+			return ip.Unmap(), nil
+		}
+	}
+	return netip.Addr{}, fmt.Errorf("interface %s: %w", link.Attrs().Name, ErrNoAddress)
+}
+
+// ErrNoAddress says that an interface has no IPv4 address to send from.
+var ErrNoAddress = errors.New("no IPv4 address to send adverts from")
+
+// hardwareAddr returns the MAC of an interface, or nil for one without
+// Ethernet framing, where nothing can be announced.
+func hardwareAddr(ifindex int) (net.HardwareAddr, error) {
+	link, err := netlink.LinkByIndex(ifindex)
+	if err != nil {
+		return nil, fmt.Errorf("find interface %d: %w", ifindex, err)
+	}
+	if mac := link.Attrs().HardwareAddr; len(mac) == 6 {
+		return mac, nil
+	}
+	return nil, nil
+}
