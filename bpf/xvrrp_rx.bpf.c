@@ -179,7 +179,7 @@ static __always_inline enum verdict receive_advert(const struct advert *a, const
 	__u32 slot, size, zero = 0;
 	__u64 now;
 
-	if ((const void *)(a->payload + 2) > end)
+	if (a->payload_len < 2 || (const void *)(a->payload + 2) > end)
 		return leave(XVRRP_REASON_truncated, PASS);
 	slot = a->payload[1] | (a->family == 6 ? XVRRP_SLOT_IPV6 : 0);
 	r = bpf_map_lookup_elem(&routers, &slot);

@@ -332,3 +332,45 @@ func (p *Process) CPU() time.Duration {
 	system, _ := strconv.Atoi(f[12])
 	return time.Duration(user+system) * time.Second / 100 // USER_HZ
 }
+
+// Crash kills every process of the node at once and waits until none is left:
+// what a power cut does to its daemons, but for the addresses, which stay.
+func (n *Node) Crash() {
+	n.lab.tb.Helper()
+	n.lab.Eventually("every process of "+n.Name+" is gone", 10*time.Second, func() bool {
+		out, err := exec.Command("ip", "netns", "pids", n.ns).Output()
+		if err != nil {
+			return false
+		}
+		pids := strings.Fields(string(out))
+		for _, p := range pids {
+			if pid, err := strconv.Atoi(p); err == nil {
+				_ = unix.Kill(pid, unix.SIGKILL)
+			}
+		}
+		return len(pids) == 0
+	})
+}
+
+// Netns is the path of the node's network namespace.
+func (n *Node) Netns() string { return "/run/netns/" + n.ns }
+
+// Inject sends a raw frame from one of the node's interfaces.
+func (n *Node) Inject(dev string, frame []byte) {
+	n.lab.tb.Helper()
+	fd, err := n.socketIn(func() (int, error) {
+		index, err := ifindex(dev)
+		if err != nil {
+			return -1, err
+		}
+		fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			return -1, err
+		}
+		return fd, unix.Sendto(fd, frame, 0, &unix.SockaddrLinklayer{Ifindex: index})
+	})
+	if err != nil {
+		n.lab.tb.Fatalf("inject a frame from %s: %v", n.Name, err)
+	}
+	_ = unix.Close(fd)
+}

@@ -1,0 +1,451 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e
+
+import (
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+
+	"github.com/xvrrp/xvrrp/control/packet"
+	"github.com/xvrrp/xvrrp/control/packet/packettest"
+	"github.com/xvrrp/xvrrp/test/lab"
+)
+
+// v3 is a configuration at 100 ms with further lines.
+func v3(priority int, lines string) string {
+	return fmt.Sprintf("global_defs {\nvrrp_version 3\n}\nvrrp_instance VI_1 {\nstate BACKUP\ninterface ens33\nvirtual_router_id 51\npriority %d\nadvert_int 0.1\n%s\nvirtual_ipaddress {\n%s/24\n}\n}\n", priority, lines, vip)
+}
+
+type status struct {
+	Instances []struct {
+		Name, State, Why, Master string
+		Priority                 int
+		Counters                 struct {
+			Rejected        map[string]int
+			AdvertsReceived int `json:"adverts_received"`
+		}
+		Arrival struct{ Count int }
+		Peers   []struct{ Address string }
+	}
+	Interfaces []struct {
+		Name, Dataplane string
+		Frames          map[string]struct{ Pass, Drop int }
+	}
+}
+
+func ask(t *testing.T, n *lab.Node) (s status) {
+	t.Helper()
+	require.NoError(t, json.Unmarshal([]byte(n.Ctl("status", "--json")), &s))
+	return s
+}
+
+func (s *site) becomes(t *testing.T, n *lab.Node, instance int, state string) {
+	t.Helper()
+	s.Eventually(n.Name+" becomes "+state, 15*time.Second, func() bool {
+		return ask(t, n).Instances[instance].State == state
+	})
+}
+
+func TestTrackedInterfaces(t *testing.T) {
+	s := newSite(t)
+	tracked := s.Node("ka3", "ens33 192.168.1.9/24", "eth1 10.1.0.9/24", "eth2 10.2.0.9/24")
+	s.backup.XVRRPD(s.File("b.conf", v3(90, "")))
+	daemon := tracked.XVRRPD(s.File("m.conf", v3(200, "track_interface {\neth1\neth2\n}")))
+	s.becomes(t, tracked, 0, "MASTER")
+	for _, dev := range []string{"eth1", "eth2", "ens33"} {
+		tracked.Unplug(dev)
+		s.becomes(t, tracked, 0, "FAULT")
+		s.Eventually("the address is released", time.Second, func() bool { return !tracked.Has(vip) })
+		s.becomes(t, s.backup, 0, "MASTER")
+		tracked.Plug(dev)
+		s.becomes(t, tracked, 0, "MASTER")
+		s.becomes(t, s.backup, 0, "BACKUP")
+	}
+	zeros := 0
+	for _, a := range s.wire.Adverts("192.168.1.9") {
+		if a.Advert.Priority == 0 {
+			zeros++
+		}
+	}
+	assert.Equal(t, 4, zeros, "twice for each fault that could be told; the third took the link itself")
+	assert.Contains(t, daemon.Output(), "from=FAULT to=BACKUP reason=link_up")
+	assert.Contains(t, daemon.Output(), "from=BACKUP to=MASTER reason=master_down")
+}
+
+func TestNoPreemptAndPreemptDelay(t *testing.T) {
+	s := newSite(t)
+	s.backup.XVRRPD(s.File("b.conf", v3(90, "")))
+	s.becomes(t, s.backup, 0, "MASTER")
+
+	polite := s.master.XVRRPD(s.File("m.conf", v3(200, "nopreempt")))
+	s.Eventually("it follows the lower master", 10*time.Second, func() bool { return ask(t, s.master).Instances[0].Arrival.Count > 10 })
+	assert.Equal(t, "BACKUP", ask(t, s.master).Instances[0].State)
+	polite.Signal(unix.SIGTERM)
+	require.NoError(t, polite.Wait(10*time.Second))
+
+	n := len(s.wire.Adverts(ka2))
+	s.master.XVRRPD(s.File("m.conf", v3(200, "preempt_delay 2")))
+	s.becomes(t, s.master, 0, "MASTER")
+	assert.Greater(t, len(s.wire.Adverts(ka2))-n, 20, "the lower one stayed master for two seconds of adverts")
+}
+
+func TestCrashDarknessAndLeftovers(t *testing.T) {
+	s := newSite(t)
+	s.backup.XVRRPD(s.config(t, "backup.conf"))
+	s.master.XVRRPD(s.config(t, "master.conf"))
+	s.Eventually("the master owns the address", 15*time.Second, s.owner(s.master))
+	p := s.client.Probe(vip, time.Millisecond)
+	s.Eventually("the client is served", 5*time.Second, func() bool { return p.Replies() > 100 })
+	s.master.Cut("ens33")
+	s.master.Crash()
+	s.Eventually("the backup takes over", 10*time.Second, s.owner(s.backup))
+	n := p.Replies()
+	s.Eventually("the client is served again", 10*time.Second, func() bool { return p.Replies() > n+100 })
+	p.Stop()
+	last := s.wire.Adverts(ka1)
+	assert.NotZero(t, last[len(last)-1].Advert.Priority, "a crash says nothing")
+	assert.NotEmpty(t, s.wire.GARPs(vip))
+
+	// The crashed host still has the address; a start removes it first.
+	require.True(t, s.master.Has(vip))
+	s.master.Mend("ens33")
+	daemon := s.master.XVRRPD(s.config(t, "master.conf"))
+	assert.Contains(t, daemon.Output(), "removed an address that was left behind")
+	s.Eventually("the master is back", 15*time.Second, func() bool { return s.master.Has(vip) && !s.backup.Has(vip) })
+}
+
+func TestSeveralInstances(t *testing.T) {
+	s := newSite(t)
+	conf := func(a, b int) string {
+		return v3(a, "") + strings.NewReplacer("VI_1", "VI_2", "id 51", "id 52", "global_defs {\nvrrp_version 3\n}\n", "",
+			vip, "192.168.1.101").Replace(v3(b, ""))
+	}
+	s.master.XVRRPD(s.File("a.conf", conf(200, 90)))
+	s.backup.XVRRPD(s.File("b.conf", conf(90, 200)))
+	s.becomes(t, s.master, 0, "MASTER")
+	s.becomes(t, s.backup, 1, "MASTER")
+	s.becomes(t, s.master, 1, "BACKUP")
+	s.becomes(t, s.backup, 0, "BACKUP")
+	assert.True(t, s.master.Has(vip))
+	assert.True(t, s.backup.Has("192.168.1.101"))
+}
+
+// The configuration that keepalived ships: strict, so nobody may talk to the
+// addresses of a router that does not own them.
+func TestStock(t *testing.T) {
+	s := &site{Lab: lab.New(requireNFT(t))}
+	n := s.Node("ka1", "eth0 192.168.200.4/24")
+	s.client = s.Node("rs1", "eth0 192.168.200.20/24")
+	s.wire = s.client.Capture("eth0")
+	daemon := n.XVRRPD(s.config(t, "stock.conf"))
+	s.Eventually("it owns the addresses", 10*time.Second, func() bool { return n.Has("192.168.200.18") })
+	assert.Contains(t, daemon.Output(), "vrrp_garp_interval")
+	assert.Contains(t, daemon.Output(), "state MASTER and priority 255 belong together")
+	for _, ip := range []string{"192.168.200.16", "192.168.200.17", "192.168.200.18"} {
+		_, err := s.client.Try("ping", "-c1", "-W1", ip)
+		assert.Error(t, err, "no_accept: %s must not answer", ip)
+		s.Eventually("it is announced", 5*time.Second, func() bool { return len(s.wire.GARPs(ip)) >= 5 })
+	}
+	s.client.Run("ping", "-c1", "-W1", "192.168.200.4")
+	for _, a := range s.wire.Adverts("") {
+		assert.Zero(t, a.Advert.AuthType)
+		assert.Equal(t, 3, a.Advert.Count())
+	}
+	daemon.Signal(unix.SIGTERM)
+	require.NoError(t, daemon.Wait(10*time.Second))
+	assert.Empty(t, strings.TrimSpace(n.Run("nft", "list", "tables")))
+}
+
+func requireNFT(t *testing.T) *testing.T {
+	lab.Require(t, "nft", "ping")
+	return t
+}
+
+// Every data plane runs the same election.
+func TestDataplanes(t *testing.T) {
+	for _, mode := range []string{"native", "generic", "tcx", "socket"} {
+		t.Run(mode, func(t *testing.T) {
+			s := newSite(t)
+			s.backup.XVRRPD(s.File("b.conf", v3(90, "")), "--dataplane", mode)
+			s.becomes(t, s.backup, 0, "MASTER")
+			master := s.master.XVRRPD(s.File("m.conf", v3(200, "")), "--dataplane", mode)
+			s.becomes(t, s.master, 0, "MASTER")
+			s.becomes(t, s.backup, 0, "BACKUP")
+			st := ask(t, s.backup)
+			assert.Equal(t, mode, st.Interfaces[0].Dataplane)
+			assert.Equal(t, ka1, st.Instances[0].Master)
+			s.Eventually("adverts are counted", 10*time.Second, func() bool {
+				return ask(t, s.backup).Instances[0].Counters.AdvertsReceived > 10
+			})
+			if mode != "socket" {
+				event := func() int { return ask(t, s.backup).Interfaces[0].Frames["event"].Pass }
+				before, steady := event(), ask(t, s.backup).Interfaces[0].Frames["steady"].Pass
+				s.Eventually("steady adverts pass", 10*time.Second, func() bool {
+					return ask(t, s.backup).Interfaces[0].Frames["steady"].Pass > steady+10
+				})
+				assert.Equal(t, before, event(), "no event reaches user space in steady state")
+			}
+			s.master.Cut("ens33")
+			master.Kill()
+			s.becomes(t, s.backup, 0, "MASTER")
+		})
+	}
+}
+
+// Without CAP_BPF the packet socket does the work.
+func TestWithoutBPF(t *testing.T) {
+	lab.Require(t, "setpriv")
+	s := newSite(t)
+	conf := s.File("b.conf", v3(90, ""))
+	p := s.backup.Start("setpriv", "--bounding-set", "-all,+net_admin,+net_raw,+net_bind_service,+dac_override",
+		"--inh-caps", "-all", filepath.Join(s.Bin, "xvrrpd"), "-n", "-l", "-f", conf, "--control-socket", s.backup.Socket(),
+		"-p", filepath.Join(s.Dir, "pid"))
+	s.Eventually("it owns the address", 10*time.Second, s.owner(s.backup))
+	assert.Contains(t, p.Output(), "mode=socket")
+	assert.Contains(t, p.Output(), "no BPF program; adverts come through a packet socket")
+}
+
+func TestTwoDaemons(t *testing.T) {
+	s := newSite(t)
+	s.backup.XVRRPD(s.File("b.conf", v3(90, "")))
+	out, err := s.backup.Try(filepath.Join(s.Bin, "xvrrpd"), "-n", "-l", "-f", s.File("c.conf", v3(91, "")),
+		"--control-socket", filepath.Join(s.Dir, "other.sock"))
+	assert.Error(t, err)
+	assert.Contains(t, out, "lock interface ens33: another xvrrpd uses it")
+	s.becomes(t, s.backup, 0, "MASTER")
+}
+
+// A daemon killed and started again takes the pinned program over.
+func TestRestartAfterCrashAdoptsThePins(t *testing.T) {
+	s := newSite(t)
+	conf := s.File("b.conf", v3(90, ""))
+	p := s.backup.XVRRPD(conf, "--dataplane", "native")
+	s.becomes(t, s.backup, 0, "MASTER")
+	link := func() string { return s.backup.Run("bpftool", "-j", "link", "show", "pinned", pinned(s.backup, "link-native")) }
+	before := link()
+	p.Kill()
+	s.backup.XVRRPD(conf, "--dataplane", "native")
+	s.becomes(t, s.backup, 0, "MASTER")
+	var a, b struct{ ID, ProgID int }
+	require.NoError(t, json.Unmarshal([]byte(before), &a))
+	require.NoError(t, json.Unmarshal([]byte(link()), &b))
+	assert.Equal(t, a.ID, b.ID, "the link is the same")
+}
+
+func pinned(n *lab.Node, name string) string {
+	return filepath.Join("/sys/fs/bpf/xvrrp", inode(n), "ens33", name)
+}
+
+// The commands of docs/bpftool.md.
+func TestBpftool(t *testing.T) {
+	lab.Require(t, "bpftool")
+	s := newSite(t)
+	s.backup.XVRRPD(s.File("b.conf", v3(90, "")), "--dataplane", "native")
+	s.master.XVRRPD(s.File("m.conf", v3(200, "")))
+	s.Eventually("steady adverts arrive", 10*time.Second, func() bool { return ask(t, s.backup).Instances[0].Arrival.Count > 3 })
+	assert.Contains(t, s.backup.Run("bpftool", "prog", "show", "pinned", pinned(s.backup, "prog")), "name xvrrp_xdp")
+	assert.Regexp(t, `ens33\(\d+\) driver id \d+`, s.backup.Run("bpftool", "net"))
+	for pin, fields := range map[string][]string{
+		"counters": {`"steady"`, `"rate_source"`, `"pass"`, `"drop"`},
+	} {
+		dump := s.backup.Run("bpftool", "map", "dump", "pinned", pinned(s.backup, pin))
+		for _, f := range fields {
+			assert.Contains(t, dump, f)
+		}
+	}
+	slot := s.backup.Run("bpftool", "map", "lookup", "pinned", pinned(s.backup, "slots"), "key", "51", "0", "0", "0")
+	for _, f := range []string{`"last_ns"`, `"mean_gap_ns"`, `"jitter_ns"`, `"largest_gap_ns"`, `"gap_log2"`, `"arrivals"`} {
+		assert.Contains(t, slot, f)
+	}
+	router := s.backup.Run("bpftool", "map", "lookup", "pinned", pinned(s.backup, "routers"), "key", "51", "0", "0", "0")
+	assert.Contains(t, router, `"template"`)
+}
+
+// Bad adverts are counted by reason, logged once, and move no timer.
+func TestBadAdverts(t *testing.T) {
+	for _, mode := range []string{"native", "socket"} {
+		t.Run(mode, func(t *testing.T) {
+			s := newSite(t)
+			auth := "authentication {\nauth_type PASS\nauth_pass 123456\n}"
+			conf := strings.Replace(strings.Replace(v3(90, auth), "vrrp_version 3", "vrrp_version 2", 1), "advert_int 0.1", "advert_int 1", 1)
+			daemon := s.backup.XVRRPD(s.File("b.conf", conf), "--dataplane", mode)
+			s.becomes(t, s.backup, 0, "MASTER")
+			for _, tc := range badAdverts() {
+				before := ask(t, s.backup)
+				for range 3 {
+					s.client.Inject("ens33", tc.frame)
+				}
+				s.Eventually(tc.name+" is counted as "+tc.reason, 10*time.Second, func() bool {
+					return counted(ask(t, s.backup), tc.reason) >= counted(before, tc.reason)+3
+				})
+				assert.Equal(t, "MASTER", ask(t, s.backup).Instances[0].State, tc.name)
+			}
+			// 40 bad adverts of higher priority later nothing has moved.
+			assert.Equal(t, 1, strings.Count(daemon.Output(), "reason=bad_auth "+"\n")+strings.Count(daemon.Output(), "reason=bad_auth\n"))
+			assert.Equal(t, 1, strings.Count(daemon.Output(), "to=MASTER"))
+			assert.NotContains(t, daemon.Output(), "from=MASTER")
+			gaps := s.wire.Adverts(ka2)
+			for i := 1; i < len(gaps); i++ {
+				assert.Less(t, gaps[i].Time.Sub(gaps[i-1].Time), 2*time.Second, "no bad advert delays our own")
+			}
+		})
+	}
+}
+
+func counted(s status, reason string) int {
+	f := s.Interfaces[0].Frames[reason]
+	return s.Instances[0].Counters.Rejected[reason] + f.Pass + f.Drop
+}
+
+type badAdvert struct {
+	name, reason string
+	frame        []byte
+}
+
+// badAdverts are mutations of an advert that would make us yield.
+func badAdverts() []badAdvert {
+	good := func() packettest.Spec {
+		s := packettest.Valid(2)
+		s.Src, s.Advert.VRID, s.Advert.Priority = netip.MustParseAddr("192.168.1.77"), 51, 200
+		s.Advert.Form = packet.ChecksumMessage
+		return s
+	}
+	build := func(change func(*packettest.Spec)) []byte {
+		s := good()
+		change(&s)
+		return s.Build()
+	}
+	mutate := func(m func([]byte, int, int) []byte) []byte {
+		return build(func(s *packettest.Spec) { s.Mutate = m })
+	}
+	byteAt := func(at int, v byte) []byte {
+		return mutate(func(b []byte, _, p int) []byte { b[p+at] = v; return b })
+	}
+	return []badAdvert{
+		{"truncated", "truncated", mutate(func(b []byte, _, _ int) []byte { return b[:len(b)-6] })},
+		{"oversized", "bad_length", mutate(func(b []byte, ip, _ int) []byte {
+			b = append(b, make([]byte, 1200)...)
+			b[ip+2], b[ip+3] = byte((len(b)-ip)>>8), byte(len(b)-ip)
+			return b
+		})},
+		{"TTL 64", "bad_ttl", build(func(s *packettest.Spec) { s.TTL = 64 })},
+		{"wrong checksum", "bad_checksum", byteAt(7, 0x55)},
+		{"wrong password", "bad_auth", build(func(s *packettest.Spec) { copy(s.Advert.Auth[:], "654321") })},
+		{"no authentication", "bad_auth_type", build(func(s *packettest.Spec) { s.Advert.AuthType, s.Advert.Auth = 0, [8]byte{} })},
+		{"version 3", "bad_version", build(func(s *packettest.Spec) { s.Advert.Version = 3 })},
+		{"wrong interval", "bad_interval", build(func(s *packettest.Spec) { s.Advert.Interval = 5 * time.Second })},
+		{"other addresses", "bad_address_list", build(func(s *packettest.Spec) { s.Advert.Addrs = []byte{10, 9, 8, 7} })},
+		{"count 0", "bad_count", byteAt(3, 0)},
+		{"count lies", "bad_length", byteAt(3, 200)},
+		{"type 3", "bad_type", byteAt(0, 0x23)},
+		{"IHL 4", "bad_ip_header", mutate(func(b []byte, ip, _ int) []byte { b[ip] = 0x44; return b })},
+		{"fragment", "fragment", mutate(func(b []byte, ip, _ int) []byte { b[ip+6] = 0x20; return b })},
+		{"CARP", "bad_length", mutate(func(b []byte, ip, p int) []byte {
+			// CARP, protocol 112 too: version 2, type 1, VHID 51, advskew, authlen 7.
+			b = append(b[:p], 0x21, 51, 0, 7, 0, 1, 0, 0)
+			b = append(b, make([]byte, 28)...)
+			b[ip+2], b[ip+3] = 0, byte(len(b)-ip)
+			return b
+		})},
+	}
+}
+
+// Options of any length change nothing about a good advert.
+func TestIPOptions(t *testing.T) {
+	s := newSite(t)
+	s.backup.XVRRPD(s.File("b.conf", v3(90, "")))
+	s.becomes(t, s.backup, 0, "MASTER")
+	spec := packettest.Valid(3)
+	spec.Src, spec.Advert.VRID, spec.Options = netip.MustParseAddr("192.168.1.77"), 51, 10
+	spec.Advert.Interval = 100 * time.Millisecond
+	s.client.Inject("ens33", spec.Build())
+	s.Eventually("it yields", 5*time.Second, func() bool { return !s.backup.Has(vip) })
+}
+
+func TestBadConfig(t *testing.T) {
+	s := newSite(t)
+	xvrrpd := filepath.Join(s.Bin, "xvrrpd")
+	links := s.backup.Run("ip", "address")
+	for name, tc := range map[string]struct{ conf, want string }{
+		"no such interface": {s.File("1.conf", strings.Replace(v3(1, ""), "ens33", "ens34", 1)), `1.conf:6:11: error: interface "ens34": there is none of this name on this host`},
+		"no VRID":           {s.File("2.conf", strings.Replace(v3(1, ""), "virtual_router_id 51", "", 1)), "2.conf:4:1: error: vrrp_instance VI_1 has no virtual_router_id"},
+		"priority 256":      {s.File("3.conf", v3(256, "")), "3.conf:8:10: error: priority: 256 is not in the range 1 to 255"},
+		"unreadable":        {filepath.Join(s.Dir, "none.conf"), "none.conf: error: read " + s.Dir + "/none.conf: no such file or directory"},
+		"a directory":       {s.Dir, "is a directory"},
+		"no address":        {s.File("4.conf", strings.Replace(v3(1, ""), "ens33", "lo", 1)), "is a loopback"},
+	} {
+		for _, flags := range [][]string{{"-t"}, {"-n", "-l"}, {}} {
+			out, err := s.backup.Try(append([]string{xvrrpd, "-f", tc.conf}, flags...)...)
+			var exit *exec.ExitError
+			require.ErrorAs(t, err, &exit, name)
+			assert.Equal(t, 4, exit.ExitCode(), name)
+			assert.Contains(t, out, tc.want, name)
+		}
+	}
+	assert.Equal(t, links, s.backup.Run("ip", "address"), "nothing was touched")
+	out, err := s.backup.Try(xvrrpd, "-t", "-f", s.File("5.conf", v3(1, "advert_itn 5")))
+	assert.Error(t, err)
+	assert.Contains(t, out, `5.conf:10:1: warning: unknown keyword "advert_itn" is skipped; did you mean "advert_int"?`)
+	_, err = s.backup.Try(xvrrpd, "-t", "-f", s.config(t, "master.conf"))
+	assert.NoError(t, err)
+	out, err = s.backup.Try(xvrrpd, "--dataplane", "fast")
+	assert.Error(t, err)
+	assert.Contains(t, out, `--dataplane: "fast" is not one of`)
+}
+
+// As keepalived does, the daemon goes to the background unless told not to;
+// the command returns when it runs.
+func TestBackgroundAndNamespace(t *testing.T) {
+	s := newSite(t)
+	ns := strings.TrimPrefix(s.backup.Netns(), "/run/netns/")
+	pid, sock := filepath.Join(s.Dir, "bg.pid"), filepath.Join(s.Dir, "bg.sock")
+	out, err := exec.Command(filepath.Join(s.Bin, "xvrrpd"), "-s", ns, "-f", s.File("b.conf", v3(90, "")),
+		"-p", pid, "--control-socket", sock, "-g", filepath.Join(s.Dir, "bg.log")).CombinedOutput()
+	require.NoError(t, err, string(out))
+	s.Eventually("it owns the address", 10*time.Second, s.owner(s.backup))
+	text, err := os.ReadFile(pid)
+	require.NoError(t, err)
+	var n int
+	_, err = fmt.Sscan(string(text), &n)
+	require.NoError(t, err)
+	require.NoError(t, unix.Kill(n, unix.SIGTERM))
+	s.Eventually("it is gone", 10*time.Second, func() bool { return !s.backup.Has(vip) && !exists(pid) })
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
+
+func TestMetricsAndEvents(t *testing.T) {
+	s := newSite(t)
+	s.backup.XVRRPD(s.File("b.conf", v3(90, "")), "--metrics-listen", ka2+":9650")
+	events := s.backup.Start(filepath.Join(s.Bin, "xvrrpctl"), "--control-socket", s.backup.Socket(), "events", "-f")
+	s.becomes(t, s.backup, 0, "MASTER")
+	s.master.XVRRPD(s.File("m.conf", v3(200, "")))
+	s.Eventually("the transition is followed", 10*time.Second, func() bool {
+		return strings.Contains(events.Output(), "MASTER -> BACKUP (higher_priority), priority 90, peer 192.168.1.4")
+	})
+	scrape := s.client.Run("bash", "-c", "exec 3<>/dev/tcp/"+net.JoinHostPort(ka2, "9650")[:len(ka2)]+"/9650; printf 'GET /metrics HTTP/1.0\\r\\n\\r\\n' >&3; cat <&3")
+	for _, want := range []string{
+		`xvrrp_state{instance="VI_1",interface="ens33",state="BACKUP",vrid="51"} 1`,
+		`xvrrp_transitions_total{instance="VI_1",interface="ens33",reason="higher_priority",vrid="51"} 1`,
+		`xvrrp_dataplane{interface="ens33",mode="native"} 1`,
+		`xvrrp_loop_deadline_lateness_seconds_bucket`,
+	} {
+		assert.Contains(t, scrape, want)
+	}
+	assert.Contains(t, s.backup.Ctl("status"), "192.168.1.4 (200)")
+}
