@@ -96,16 +96,18 @@ func Open(opts Options) (*Filter, error) {
 		return nil, fmt.Errorf("raise the locked-memory limit: %w: %w", ErrUnsupported, err)
 	}
 	f := &Filter{ifindex: opts.Ifindex, ifname: opts.Ifname, pins: pins{dir: opts.PinDir}}
-	var errs error
+	var errs []error
 	for _, mode := range opts.Modes {
 		err := f.open(mode, opts)
 		if err == nil {
+			for _, e := range errs {
+				opts.Log.Warn(fmt.Sprintf("%v; using %s", e, mode), "iface", opts.Ifname)
+			}
 			return f, nil
 		}
-		errs = errors.Join(errs, err)
-		opts.Log.Info("attach mode not available", "iface", opts.Ifname, "mode", mode, "err", err)
+		errs = append(errs, err)
 	}
-	return nil, errs
+	return nil, errors.Join(errs...)
 }
 
 func (f *Filter) open(mode Mode, opts Options) (err error) {

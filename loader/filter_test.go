@@ -507,9 +507,12 @@ func TestBusyHookIsExplained(t *testing.T) {
 	_, err = Open(opts)
 	require.ErrorIs(t, err, ErrBusy)
 	assert.ErrorContains(t, err, "XDP is held by program xvrrp_xdp (id "+strconv.Itoa(int(id))+") on lo")
-	opts.Modes = []Mode{ModeGeneric, ModeTCX}
+	var said bytes.Buffer
+	opts.Modes, opts.Log = []Mode{ModeGeneric, ModeTCX}, slog.New(slog.NewTextHandler(&said, nil))
 	second, err := Open(opts)
 	require.NoError(t, err)
 	assert.Equal(t, ModeTCX, second.Mode())
+	assert.Contains(t, said.String(), "XDP is held by program xvrrp_xdp")
+	assert.Contains(t, said.String(), "; using tcx")
 	require.NoError(t, second.Close())
 }
