@@ -3,6 +3,7 @@
 package vip
 
 import (
+	"bytes"
 	"encoding/binary"
 	"net"
 	"net/netip"
@@ -32,4 +33,16 @@ func appendGARP(b []byte, mac net.HardwareAddr, addr netip.Addr) []byte {
 	b = append(b, ip[:]...)
 	b = append(b, broadcast...)
 	return append(b, ip[:]...)
+}
+
+// setMAC changes the hardware address of a gratuitous ARP and says whether it
+// was another one.
+func setMAC(frame []byte, mac net.HardwareAddr) bool {
+	const source, sender = 6, 22
+	if bytes.Equal(frame[source:source+6], mac) {
+		return false
+	}
+	copy(frame[source:], mac)
+	copy(frame[sender:], mac)
+	return true
 }

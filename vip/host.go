@@ -7,6 +7,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -48,13 +50,16 @@ type frameGroup struct {
 	frames  [][]byte
 }
 
-// NewSet prepares the messages and frames for addresses. The id comes back in
-// reports.
-func NewSet(id int, addresses []Address, how Announcement) (*Set, error) {
+// NewSet prepares the messages and frames for addresses. Those in own belong
+// to the host: they are announced, and neither added nor removed. The id comes
+// back in reports.
+func NewSet(id int, addresses, own []Address, how Announcement) (*Set, error) {
 	s := &Set{id: id, how: how}
 	for _, a := range addresses {
-		s.add = append(s.add, a.message(unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_EXCL))
-		s.del = append(s.del, a.message(unix.RTM_DELADDR, 0))
+		if !slices.Contains(own, a) {
+			s.add = append(s.add, a.message(unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_EXCL))
+			s.del = append(s.del, a.message(unix.RTM_DELADDR, 0))
+		}
 		mac, err := hardwareAddr(a.Ifindex)
 		if err != nil {
 			return nil, err
@@ -98,6 +103,9 @@ type Host struct {
 	now    func() int64
 	report func(Report)
 	queue  chan *Set
+	macs   chan macChange
+	done   chan struct{} // closed when Run ends
+	sets   []*Set        // see Register
 	rt     *rtnetlink
 	sock   *packetSocket
 
@@ -121,7 +129,7 @@ func NewHost(n int, now func() int64, report func(Report)) (*Host, error) {
 		return nil, errors.Join(err, rt.close())
 	}
 	return &Host{
-		now: now, report: report, queue: make(chan *Set, n),
+		now: now, report: report, queue: make(chan *Set, n), macs: make(chan macChange, 64), done: make(chan struct{}),
 		rt: rt, sock: sock, nextOn: map[int]int64{},
 	}, nil
 }
@@ -155,6 +163,7 @@ func (h *Host) wake(s *Set) {
 
 // Run works until ctx ends and then carries out what is still ordered.
 func (h *Host) Run(ctx context.Context) error {
+	defer close(h.done)
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	for {
@@ -168,6 +177,8 @@ func (h *Host) Run(ctx context.Context) error {
 			h.work(s)
 		case <-timer.C:
 			h.due()
+		case c := <-h.macs:
+			h.changeMAC(c)
 		case <-ctx.Done():
 			for {
 				select {
@@ -180,6 +191,45 @@ func (h *Host) Run(ctx context.Context) error {
 		}
 	}
 }
+
+// macChange is news of an interface's hardware address.
+type macChange struct {
+	ifindex int
+	mac     net.HardwareAddr
+}
+
+// SetMAC tells that an interface has another hardware address, e.g. because a
+// bond failed over: what is announced from now on carries it, and addresses
+// that are owned are announced at once.
+func (h *Host) SetMAC(ifindex int, mac net.HardwareAddr) {
+	if len(mac) != 6 {
+		return
+	}
+	select {
+	case h.macs <- macChange{ifindex, mac}:
+	case <-h.done: // nobody announces any more
+	}
+}
+
+func (h *Host) changeMAC(c macChange) {
+	for _, s := range h.sets {
+		changed := false
+		for _, g := range s.groups {
+			for _, f := range g.frames {
+				if g.ifindex == c.ifindex && setMAC(f, c.mac) {
+					changed = true
+				}
+			}
+		}
+		if epoch := s.epoch.Load(); changed && owned(epoch) {
+			h.rounds(s, epoch, s.how.Repeat)
+		}
+	}
+}
+
+// Register tells the Host of a set before its Run, so that it learns of
+// changes of hardware addresses.
+func (h *Host) Register(s *Set) { h.sets = append(h.sets, s) }
 
 // Close frees the sockets; Run must have returned.
 func (h *Host) Close() error { return errors.Join(h.rt.close(), h.sock.close()) }

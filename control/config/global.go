@@ -70,7 +70,7 @@ func (g *defaults) settle() {
 	}
 }
 
-const maxSeconds = 1 << 31 * time.Second
+const longest = 1 << 31 * time.Second
 
 func wholeSeconds(set func(*garpOptions, time.Duration)) handler[garpOptions] {
 	return func(d *decoder, n *Node, into *garpOptions) {
@@ -124,7 +124,7 @@ var globalKeywords = map[string]handler[defaults]{
 	"vrrp_garp_interval": func(d *decoder, n *Node, g *defaults) {
 		// compat: an explicit 0 is refused, though the configuration that
 		// keepalived ships has it; the line is ignored.
-		if v, ok := d.seconds(n, time.Microsecond, maxSeconds, Warning); ok {
+		if v, ok := d.seconds(n, time.Microsecond, longest, Warning); ok {
 			g.garpGap = v
 		}
 	},

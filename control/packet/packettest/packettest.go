@@ -88,6 +88,7 @@ func (s Spec) Build() []byte {
 		for i := 20; i < len(header); i++ {
 			header[i] = 1 // no operation
 		}
+		binary.BigEndian.PutUint16(header[10:], headerChecksum(header))
 		frame = append(frame, header...)
 	}
 	payload = len(frame)
@@ -96,4 +97,15 @@ func (s Spec) Build() []byte {
 		frame = s.Mutate(frame, ip, payload)
 	}
 	return frame
+}
+
+func headerChecksum(b []byte) uint16 {
+	var s uint32
+	for i := 0; i < len(b); i += 2 {
+		s += uint32(binary.BigEndian.Uint16(b[i:]))
+	}
+	for s > 0xffff {
+		s = s>>16 + s&0xffff
+	}
+	return ^uint16(s)
 }
