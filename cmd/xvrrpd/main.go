@@ -100,6 +100,7 @@ func serve(opts *options, cfg *config.Config, log *slog.Logger) error {
 	runtime.GOMAXPROCS(runtime.NumCPU() + 4)
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM, unix.SIGINT)
 	defer stop()
+	go refuseSignals(ctx, log)
 	if opts.controlSocket == "" {
 		opts.controlSocket = ctlapi.DefaultSocket(cfg.Instance)
 	}

@@ -3,13 +3,16 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
+	"log/slog"
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"runtime"
 	"strconv"
@@ -144,6 +147,26 @@ func reportReady(err error) {
 	_, _ = f.WriteString(text)
 	_ = f.Close()
 	_ = os.Unsetenv(readyFD)
+}
+
+// Signals that keepalived answers with a reload or a dump (36 is SIGRTMIN+2 of
+// glibc, 63 and 64 are SIGRTMAX-1 and SIGRTMAX). Left alone they would end the
+// daemon and leave its addresses behind.
+var refusedSignals = []os.Signal{
+	unix.SIGHUP, unix.SIGUSR1, unix.SIGUSR2, unix.Signal(36), unix.Signal(63), unix.Signal(64),
+}
+
+func refuseSignals(ctx context.Context, log *slog.Logger) {
+	ch := make(chan os.Signal, 1)
+	signal.Notify(ch, refusedSignals...)
+	for {
+		select {
+		case s := <-ch:
+			log.Warn("this signal has no effect yet; restart to read a new configuration", "signal", s)
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 type pidFile string

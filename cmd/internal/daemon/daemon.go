@@ -80,7 +80,7 @@ func New(opts Options) (d *Daemon, err error) {
 		}
 	}()
 	d.reports = make(chan vip.Report, 4*len(opts.Config.Instances)+64)
-	d.host, err = vip.NewHost(len(opts.Config.Instances), clock.Now, func(r vip.Report) { d.reports <- r })
+	d.host, err = vip.NewHost(len(opts.Config.Instances), clock.Now, d.reported)
 	if err != nil {
 		return d, err
 	}
@@ -112,6 +112,15 @@ func New(opts Options) (d *Daemon, err error) {
 	return d, err
 }
 
+// reported takes a report of vip.Host, which must not wait for a slow log.
+func (d *Daemon) reported(r vip.Report) {
+	select {
+	case d.reports <- r:
+	default:
+		d.loop.stats.lost.Add(1)
+	}
+}
+
 // lock makes sure that no other daemon serves the interface.
 func (d *Daemon) lock(ifname string) error {
 	dir := filepath.Join(ctlapi.RunDir, "lock")
@@ -139,7 +148,9 @@ func (d *Daemon) cleanUp(h *host) error {
 	var addresses []vip.Address
 	var refused []netip.Addr
 	for _, i := range d.opts.Config.Instances {
-		addresses = append(addresses, h.addresses(i)...)
+		if i.Priority != control.PriorityOwner {
+			addresses = append(addresses, h.addresses(i)...)
+		}
 		if i.Accept {
 			continue
 		}
@@ -182,6 +193,7 @@ func (d *Daemon) openInterface(h *host, name string, cfgs []*config.Instance) er
 			return fmt.Errorf("vrrp_instance %s: %w", cfg.Name, err)
 		}
 		f.bySlot[i.slot] = i
+		d.host.Register(i.set)
 		d.insts = append(d.insts, i)
 	}
 	d.log.Info("data plane", "iface", name, "mode", f.plane.Mode(), "instances", len(cfgs))
@@ -219,7 +231,7 @@ func (d *Daemon) openPlane(f *iface, routers []loader.Router) (dataplane, error)
 		if d.opts.Dataplane != "auto" {
 			return nil, err
 		}
-		d.log.Warn("no BPF program; adverts come through a packet socket", "iface", f.name)
+		d.log.Warn("no BPF program; adverts come through a packet socket", "iface", f.name, "err", err)
 	}
 	return transport.NewCapture(f.name, f.ifindex, routers)
 }
@@ -276,8 +288,16 @@ func (d *Daemon) newInstance(h *host, f *iface, cfg *config.Instance) (*instance
 		}
 	}
 	i.router = control.New(rc)
+	// The owner's addresses may be the host's own: those that are there
+	// already are announced, and neither added nor removed.
+	var own []vip.Address
 	var err error
-	i.set, err = vip.NewSet(i.id, h.addresses(cfg), vip.Announcement(cfg.GARP))
+	if cfg.Priority == control.PriorityOwner {
+		if own, err = vip.Present(h.addresses(cfg)); err != nil {
+			return nil, err
+		}
+	}
+	i.set, err = vip.NewSet(i.id, h.addresses(cfg), own, vip.Announcement(cfg.GARP))
 	return i, err
 }
 

@@ -32,9 +32,15 @@ type instance struct {
 	armed    bool // deadline counts
 	grace    bool // the kernel was given time after a late wake-up
 
-	rejectSrc    netip.Addr // the last refusal reported, so that it is reported once
-	rejectReason reject
-	shared       shared
+	refused     [16]refused // what was reported, so that it is reported once
+	refusedNext int         // entry that makes room next
+	shared      shared
+}
+
+// refused is a peer some of whose adverts were refused and reported.
+type refused struct {
+	src     netip.Addr
+	reasons uint16 // a bit for each reject
 }
 
 // iface is an interface that adverts use.
@@ -149,6 +155,35 @@ func rejectOfReason(r loader.Reason) reject {
 		return rejectLength
 	}
 	return rejectTruncated
+}
+
+// firstRefusal remembers that an advert of src was refused and says whether
+// that is news. There is room for a few peers; a new one takes the place of
+// the oldest.
+func (i *instance) firstRefusal(src netip.Addr, why reject) bool {
+	bit := uint16(1) << why
+	for k := range i.refused {
+		if r := &i.refused[k]; r.src == src {
+			news := r.reasons&bit == 0
+			r.reasons |= bit
+			return news
+		}
+	}
+	i.refused[i.refusedNext] = refused{src, bit}
+	i.refusedNext = (i.refusedNext + 1) % len(i.refused)
+	return true
+}
+
+// acceptedAgain says whether adverts of src were refused before, and forgets
+// it.
+func (i *instance) acceptedAgain(src netip.Addr) bool {
+	for k := range i.refused {
+		if i.refused[k].src == src {
+			i.refused[k] = refused{}
+			return true
+		}
+	}
+	return false
 }
 
 func word(a netip.Addr) uint32 {

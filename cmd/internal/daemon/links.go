@@ -45,7 +45,10 @@ func (d *Daemon) followLinks(ctx context.Context) error {
 				return nil
 			}
 			gone := u.Header.Type == unix.RTM_DELLINK
-			d.loop.link(linkEvent{ifindex: int(u.Index), down: gone || !up(u.Link)})
+			if !gone {
+				d.host.SetMAC(int(u.Index), u.Attrs().HardwareAddr)
+			}
+			d.loop.link(ctx, linkEvent{ifindex: int(u.Index), down: gone || !up(u.Link)})
 		case err := <-broken:
 			d.log.Warn("news of interfaces were lost; listing them again", "err", err)
 			return nil

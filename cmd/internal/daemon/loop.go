@@ -3,9 +3,9 @@
 package daemon
 
 import (
+	"context"
 	"errors"
 	"fmt"
-	"net/netip"
 	"runtime"
 	"sync/atomic"
 	"time"
@@ -147,9 +147,12 @@ func (l *loop) wake() {
 
 // link hands news of an interface over. The channel is deep; if it is full
 // regardless, the caller waits, never the loop.
-func (l *loop) link(ev linkEvent) {
-	l.links <- ev
-	l.wake()
+func (l *loop) link(ctx context.Context, ev linkEvent) {
+	select {
+	case l.links <- ev:
+		l.wake()
+	case <-ctx.Done():
+	}
 }
 
 // run starts every router and works until stop is set, then stops them in
@@ -248,8 +251,7 @@ func (l *loop) receive(e *loader.Event) {
 		l.refuse(i, e, rejectOf(err))
 		return
 	}
-	if i.rejectSrc == e.Src {
-		i.rejectSrc = netip.Addr{}
+	if i.acceptedAgain(e.Src) {
 		l.post(refusal{inst: i, src: word(e.Src), over: true})
 	}
 	a := &l.advert
@@ -271,11 +273,9 @@ func (l *loop) receive(e *loader.Event) {
 // refuse counts, and reports each kind and peer once until it changes.
 func (l *loop) refuse(i *instance, e *loader.Event, why reject) {
 	i.shared.rejected[why].Add(1)
-	if why == rejectOwn || i.rejectSrc == e.Src && i.rejectReason == why {
-		return
+	if why != rejectOwn && i.firstRefusal(e.Src, why) {
+		l.post(refusal{inst: i, src: word(e.Src), reason: why})
 	}
-	i.rejectSrc, i.rejectReason = e.Src, why
-	l.post(refusal{inst: i, src: word(e.Src), reason: why})
 }
 
 func (l *loop) post(r refusal) {

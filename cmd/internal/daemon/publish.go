@@ -36,7 +36,18 @@ func (d *Daemon) publish(ctx context.Context) error {
 type publisher struct {
 	d       *Daemon
 	waiting map[int]transition // takeovers and releases, by instance
+
+	refusals   int // lines about refused adverts since quiet
+	quiet      time.Time
+	suppressed int
 }
+
+// Refused adverts are a stranger's to send: there are at most refusalLines of
+// them in a refusalPeriod. The counters have them all.
+const (
+	refusalLines  = 20
+	refusalPeriod = 10 * time.Second
+)
 
 // rest says what is left to say at the end.
 func (p *publisher) rest() {
@@ -118,6 +129,16 @@ func (p *publisher) log(t transition, r *vip.Report) {
 }
 
 func (p *publisher) refusal(r refusal) {
+	if now := time.Now(); now.Sub(p.quiet) > refusalPeriod {
+		if p.suppressed > 0 {
+			p.d.log.Warn("refused adverts of further kinds and peers were only counted", "kinds", p.suppressed)
+		}
+		p.quiet, p.refusals, p.suppressed = now, 0, 0
+	}
+	if p.refusals++; p.refusals > refusalLines {
+		p.suppressed++
+		return
+	}
 	e := ctlapi.Event{
 		Time: time.Now(), Kind: "reject", Instance: r.inst.cfg.Name,
 		Why: r.reason.String(), Peer: peerName(r.src),

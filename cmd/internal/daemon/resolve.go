@@ -10,6 +10,7 @@ import (
 
 	"github.com/vishvananda/netlink"
 
+	"github.com/xvrrp/xvrrp/control"
 	"github.com/xvrrp/xvrrp/control/config"
 	"github.com/xvrrp/xvrrp/vip"
 )
@@ -57,6 +58,9 @@ func Resolve(cfg *config.Config) (*host, config.Diagnostics) {
 	}
 	virtual := map[netip.Addr]bool{}
 	for _, i := range cfg.Instances {
+		if i.Priority == control.PriorityOwner {
+			continue // its address may be the interface's own
+		}
 		for _, a := range i.Addresses {
 			virtual[a.Prefix.Addr()] = true
 		}

@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bytes"
+	"io"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/xvrrp/xvrrp/control/config"
+)
+
+func TestOptions(t *testing.T) {
+	o, err := parseOptions([]string{"-nlDf", "/x.conf", "-S", "3", "--dataplane=tcx", "-p/run/p", "-i", "ka1"}, io.Discard)
+	require.NoError(t, err)
+	assert.True(t, o.foreground)
+	assert.True(t, o.logging.Console)
+	assert.True(t, o.logging.Detail)
+	assert.Equal(t, "/x.conf", o.config)
+	assert.Equal(t, 3, o.logging.Facility)
+	assert.Equal(t, "tcx", o.dataplane)
+	assert.Equal(t, "/run/p", o.pidFile(""))
+	assert.Equal(t, "ka1", o.configID)
+	assert.Empty(t, o.ignored)
+}
+
+// keepalived's own options are taken, whether they mean something here or not.
+func TestIgnoredOptions(t *testing.T) {
+	o, err := parseOptions([]string{"-P", "-r", "/run/v", "-x", "--no_bfd", "-V"}, io.Discard)
+	require.NoError(t, err)
+	assert.ElementsMatch(t, []string{"--vrrp", "--vrrp_pid", "--snmp", "--no_bfd", "--dont-release-vrrp"}, o.ignored)
+}
+
+func TestBadOptions(t *testing.T) {
+	for want, args := range map[string][]string{
+		`unexpected argument "extra"`:                  {"extra"},
+		`unknown flag: --bogus`:                        {"--bogus"},
+		`--dataplane: "quick" is not one of`:           {"--dataplane", "quick"},
+		`--log-format: "xml" is neither text nor json`: {"--log-format", "xml"},
+		`--log-facility: 8 is not in the range 0 to 7`: {"-S", "8"},
+		`flag needs an argument: 'f' in -f`:            {"-f"},
+	} {
+		var stderr bytes.Buffer
+		assert.Equal(t, exitUsage, run(args, io.Discard, &stderr))
+		assert.Contains(t, stderr.String(), want)
+	}
+}
+
+func TestVersionAndSignum(t *testing.T) {
+	var out bytes.Buffer
+	assert.Equal(t, exitOK, run([]string{"-v"}, &out, io.Discard))
+	assert.Contains(t, out.String(), "xvrrpd ")
+	out.Reset()
+	assert.Equal(t, exitOK, run([]string{"--signum", "STOP"}, &out, io.Discard))
+	assert.Equal(t, "15\n", out.String())
+	assert.Equal(t, exitUsage, run([]string{"--signum", "DANCE"}, io.Discard, io.Discard))
+}
+
+func TestExitCodes(t *testing.T) {
+	diags := func(s ...config.Severity) (out config.Diagnostics) {
+		for _, x := range s {
+			out = append(out, config.Diagnostic{Severity: x})
+		}
+		return out
+	}
+	assert.Equal(t, exitOK, exitCode(diags(config.Note)))
+	assert.Equal(t, exitWarning, exitCode(diags(config.Note, config.Warning)))
+	assert.Equal(t, exitMissing, exitCode(diags(config.Warning, config.Missing, config.Warning)))
+	assert.Equal(t, exitConfig, exitCode(diags(config.Error, config.Missing, config.Warning)))
+}
+
+func TestOSFilesWantRegularFiles(t *testing.T) {
+	dir := t.TempDir()
+	_, err := osFiles{}.ReadFile(dir)
+	assert.ErrorContains(t, err, "is a directory")
+	_, err = osFiles{}.ReadFile("/dev/null")
+	assert.ErrorContains(t, err, "is not a regular file")
+	_, err = osFiles{}.ReadFile(filepath.Join(dir, "none"))
+	assert.EqualError(t, err, "no such file or directory")
+	file := filepath.Join(dir, "f")
+	require.NoError(t, os.WriteFile(file, []byte("x"), 0o600))
+	text, err := osFiles{}.ReadFile(file)
+	require.NoError(t, err)
+	assert.Equal(t, "x", string(text))
+}
