@@ -1,22 +1,89 @@
 # SPDX-License-Identifier: Apache-2.0
-# `make help` lists the targets. Those that need root say so.
+# `make help` lists the targets. demo, test and bench need root: they build
+# hosts from network namespaces and load BPF programs.
 
-# The compiler is pinned: another one makes other objects, and
-# generate-check compares them byte for byte.
-CLANG      ?= clang-19
-LLVM_STRIP ?= llvm-strip-19
-BPF_CFLAGS  = -O2 -g -mcpu=v3 -Wall -Wextra -Werror -I/usr/include/$(shell gcc -print-multiarch 2>/dev/null)
+# The compiler is pinned: another one makes other objects, and generate-check
+# compares them byte for byte.
+CLANG       ?= clang-19
+LLVM_STRIP  ?= llvm-strip-19
+BPF_CFLAGS   = -O2 -g -mcpu=v3 -Wall -Wextra -Werror -I/usr/include/$(shell gcc -print-multiarch 2>/dev/null)
+STATICCHECK  = honnef.co/go/tools/cmd/staticcheck@v0.8.2
+
+FUZZTIME    ?= 5s
 
 .DEFAULT_GOAL := build
+
+.PHONY: help
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 .PHONY: build
 build: ## Build bin/xvrrpd and bin/xvrrpctl
 	CGO_ENABLED=0 go build -trimpath -o bin/ ./cmd/...
 
+.PHONY: install
+install: build ## Install the programs below $(DESTDIR)/usr/local
+	install -D -t $(DESTDIR)/usr/local/sbin bin/xvrrpd
+	install -D -t $(DESTDIR)/usr/local/bin bin/xvrrpctl
+
+.PHONY: demo
+demo: deps-demo ## Play the main job: two hosts, one address, a crash (root, 20 s)
+	go run ./test/cmd/demo
+
+.PHONY: test
+test: deps-test lint generate-check ## Everything: lint, unit tests, BPF rows, lab, interop, fuzz smoke (root)
+	go test -race ./control/... ./vip/... ./loader/... ./cmd/... ./test/arch/...
+	$(MAKE) --no-print-directory fuzz
+	go test -count=1 -timeout 20m ./test/e2e/...
+
+.PHONY: unit
+unit: ## Tests that need no root; the others skip themselves
+	go test ./control/... ./vip/... ./loader/... ./cmd/... ./test/arch/...
+
+.PHONY: fuzz
+fuzz: ## Fuzz every parser for $(FUZZTIME)
+	go test -run XXX -fuzz FuzzDecode -fuzztime $(FUZZTIME) ./control/packet
+	go test -run XXX -fuzz FuzzParseFrame -fuzztime $(FUZZTIME) ./control/packet
+	go test -run XXX -fuzz FuzzParse -fuzztime $(FUZZTIME) ./control/config
+	go test -run XXX -fuzz FuzzDifferential -fuzztime $(FUZZTIME) ./loader
+
+.PHONY: bench
+bench: deps-bench ## Measure beside keepalived and FRR (root, 15 minutes, a quiet machine)
+	go run ./test/cmd/bench
+
+.PHONY: lint
+lint: ## gofmt, go vet, staticcheck, go mod tidy
+	@unformatted=$$(gofmt -l .); test -z "$$unformatted" || { echo "gofmt would change: $$unformatted"; exit 1; }
+	go vet ./...
+	go run $(STATICCHECK) ./...
+	go mod tidy -diff
+
 .PHONY: generate
-generate: deps-generate ## Rebuild the BPF objects and Go bindings
+generate: deps-generate ## Rebuild the BPF objects and their Go bindings
 	BPF2GO_CC=$(CLANG) BPF2GO_STRIP=$(LLVM_STRIP) BPF2GO_CFLAGS="$(BPF_CFLAGS)" go generate ./loader
 
-.PHONY: deps-generate
+.PHONY: generate-check
+generate-check: generate ## Fail if the committed objects are not those of the sources
+	git diff --exit-code -- loader
+
+# What each target needs, as Debian packages; looked for before it is installed.
+need = @missing=; for pair in $(1); do command -v $${pair%%:*} >/dev/null 2>&1 || test -e $${pair%%:*} || missing="$$missing $${pair\#\#*:}"; done; \
+	if [ -n "$$missing" ]; then echo "installing:$$missing"; apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qqy --no-install-recommends $$missing >/dev/null; fi
+
+LAB       = ip:iproute2 nsenter:util-linux sysctl:procps tcpdump:tcpdump ping:iputils-ping
+PEERS     = keepalived:keepalived nft:nftables bpftool:bpftool setpriv:util-linux
+GENERATE  = $(CLANG):clang-19 $(LLVM_STRIP):llvm-19 /usr/include/bpf/bpf_helpers.h:libbpf-dev gcc:gcc
+
+.PHONY: deps-demo deps-test deps-bench deps-generate
+deps-demo:
+	$(call need,$(LAB))
+deps-test:
+	$(call need,$(LAB) $(PEERS) $(GENERATE))
+deps-bench:
+	$(call need,$(LAB) $(PEERS) /usr/lib/frr/vrrpd:frr chrt:util-linux)
 deps-generate:
-	@command -v $(CLANG) >/dev/null || (apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends clang-19 llvm-19 libbpf-dev)
+	$(call need,$(GENERATE))
+
+.PHONY: clean
+clean: ## Remove what was built
+	rm -rf bin bench-results

@@ -52,7 +52,7 @@ func (s *site) owner(n *lab.Node) func() bool { return func() bool { return n.Ha
 
 func TestArticle(t *testing.T) {
 	s := newSite(t)
-	dump := s.client.Start("tcpdump", "-i", "ens33", "-nn", "-l", "host", "224.100.100.100")
+	dump := s.client.Start("tcpdump", "-i", "ens33", "-nn", "-l", "host", "224.100.100.100", "or", "igmp")
 	s.Eventually("tcpdump listens", 10*time.Second, func() bool { return strings.Contains(dump.Output(), "listening") })
 
 	// The backup alone takes the address.
@@ -61,6 +61,12 @@ func TestArticle(t *testing.T) {
 	s.Eventually("the backup owns the address", 10*time.Second, s.owner(s.backup))
 	assert.Contains(t, s.backup.Run("ip", "address"), "inet 192.168.1.100/24 scope global secondary ens33:1")
 	assert.Contains(t, s.backup.Run("ip", "maddress", "show", "dev", "ens33"), "224.100.100.100")
+
+	// keepalived would reload on HUP; nothing must end the daemon.
+	backup.Signal(unix.SIGHUP)
+	s.Eventually("HUP is answered in the log", 5*time.Second, func() bool {
+		return strings.Contains(backup.Output(), "this signal has no effect yet")
+	})
 
 	// The master preempts; the backup releases at once.
 	master := s.master.XVRRPD(s.config(t, "master.conf"))
@@ -88,6 +94,7 @@ func TestArticle(t *testing.T) {
 	s.Eventually("tcpdump has printed it", 5*time.Second, func() bool {
 		return strings.Contains(dump.Output(), "192.168.1.8 > 224.100.100.100: VRRPv2, Advertisement, vrid 88, prio 0,")
 	})
+	assert.Contains(t, dump.Output(), "igmp v3 report", "the join is on the wire")
 	line := regexp.MustCompile(`IP 192\.168\.1\.[48] > 224\.100\.100\.100: VRRPv2, Advertisement, vrid 88, prio (0|90|100), authtype simple, intvl 1s, length 20$`)
 	seen := map[string]bool{}
 	for _, l := range strings.Split(dump.Output(), "\n") {

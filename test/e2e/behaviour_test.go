@@ -233,7 +233,9 @@ func TestRestartAfterCrashAdoptsThePins(t *testing.T) {
 	conf := s.File("b.conf", v3(90, ""))
 	p := s.backup.XVRRPD(conf, "--dataplane", "native")
 	s.becomes(t, s.backup, 0, "MASTER")
-	link := func() string { return s.backup.Run("bpftool", "-j", "link", "show", "pinned", pinned(s.backup, "link-native")) }
+	link := func() string {
+		return s.backup.Run("bpftool", "-j", "link", "show", "pinned", pinned(s.backup, "link-native"))
+	}
 	before := link()
 	p.Kill()
 	s.backup.XVRRPD(conf, "--dataplane", "native")
@@ -448,4 +450,45 @@ func TestMetricsAndEvents(t *testing.T) {
 		assert.Contains(t, scrape, want)
 	}
 	assert.Contains(t, s.backup.Ctl("status"), "192.168.1.4 (200)")
+}
+
+// The owner of the address is master at once, and its address is the host's:
+// it stays when the daemon goes.
+func TestOwner(t *testing.T) {
+	s := newSite(t)
+	conf := strings.ReplaceAll(strings.Replace(v3(255, ""), "BACKUP", "MASTER", 1), vip, ka1)
+	owner := s.master.XVRRPD(s.File("o.conf", conf))
+	s.becomes(t, s.master, 0, "MASTER")
+	assert.Contains(t, owner.Output(), "from=INIT to=MASTER reason=owner")
+	s.backup.XVRRPD(s.File("b.conf", strings.ReplaceAll(v3(90, ""), vip, ka1)))
+	s.Eventually("the backup follows", 10*time.Second, func() bool { return ask(t, s.backup).Instances[0].Master == ka1 })
+	owner.Signal(unix.SIGTERM)
+	require.NoError(t, owner.Wait(10*time.Second), owner.Output())
+	assert.True(t, s.master.Has(ka1))
+}
+
+// Blocks of announcements: at once, after the delay, and refreshed; each an
+// ARP request for the address by itself.
+func TestAnnouncements(t *testing.T) {
+	s := newSite(t)
+	s.backup.XVRRPD(s.File("b.conf", v3(90, "garp_master_repeat 3\ngarp_master_delay 1\ngarp_master_refresh 1\ngarp_master_refresh_repeat 2")))
+	s.Eventually("the blocks are sent", 10*time.Second, func() bool { return len(s.wire.GARPs(vip)) >= 10 })
+	garps := s.wire.GARPs(vip)
+	var blocks []int
+	for i, g := range garps {
+		if i == 0 || g.Time.Sub(garps[i-1].Time) > 300*time.Millisecond {
+			blocks = append(blocks, 0)
+		}
+		blocks[len(blocks)-1]++
+	}
+	assert.Equal(t, []int{3, 3, 2, 2}, blocks[:4])
+
+	// A lower master that speaks up is answered, and the address announced.
+	spec := packettest.Valid(3)
+	spec.Src, spec.Advert.VRID, spec.Advert.Priority = netip.MustParseAddr("192.168.1.77"), 51, 10
+	spec.Advert.Interval = 100 * time.Millisecond
+	n := len(s.wire.GARPs(vip))
+	s.client.Inject("ens33", spec.Build())
+	s.Eventually("the address is announced again", 5*time.Second, func() bool { return len(s.wire.GARPs(vip)) >= n+3 })
+	assert.Equal(t, "MASTER", ask(t, s.backup).Instances[0].State)
 }

@@ -70,7 +70,7 @@ func TestKeepalived(t *testing.T) {
 				assert.Zero(t, adverts[len(adverts)-1].Advert.Priority)
 
 				// Restart of the higher one: preemption again.
-				master = roles[0].start(s.master, high)
+				roles[0].start(s.master, high)
 				s.Eventually("the higher one preempts again", 15*time.Second, onlyOwner(s.master, s.backup))
 
 				// Crash of the whole host: nothing is said.
@@ -78,7 +78,7 @@ func TestKeepalived(t *testing.T) {
 				s.master.Crash()
 				s.Eventually("the lower one takes over after a crash", 15*time.Second, s.owner(s.backup))
 				s.master.Mend("ens33")
-				master = roles[0].start(s.master, high)
+				roles[0].start(s.master, high)
 				s.Eventually("the higher one is back", 15*time.Second, onlyOwner(s.master, s.backup))
 
 				// Restart of the lower one changes nothing.

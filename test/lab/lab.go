@@ -75,7 +75,16 @@ func New(tb TB) *Lab {
 	l.in(l.name, "ip", "link", "add", "br0", "type", "bridge", "mcast_snooping", "0", "forward_delay", "0")
 	l.in(l.name, "sysctl", "-qw", "net.ipv6.conf.all.disable_ipv6=1")
 	l.in(l.name, "ip", "link", "set", "br0", "up")
+	// A switch does not look into IP packets; a kernel with br_netfilter does,
+	// and drops what this lab sends on purpose.
+	_ = enter(l.name, "sysctl", "-qw", "net.bridge.bridge-nf-call-iptables=0", "net.bridge.bridge-nf-call-arptables=0").Run()
 	return l
+}
+
+// failed says whether what the programs printed is worth showing.
+func (l *Lab) failed() bool {
+	t, ok := l.tb.(interface{ Failed() bool })
+	return ok && t.Failed()
 }
 
 var build struct {
@@ -162,6 +171,10 @@ func (l *Lab) Node(name string, interfaces ...string) *Node {
 	l.tb.Cleanup(func() {
 		for _, p := range n.procs {
 			p.Kill()
+			if l.failed() {
+				out := p.Output()
+				l.tb.Logf("%s: %s printed: %s", n.Name, strings.Join(p.cmd.Args[3:], " "), out[max(0, len(out)-3000):])
+			}
 		}
 	})
 	return n

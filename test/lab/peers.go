@@ -14,6 +14,12 @@ import (
 func (n *Node) Keepalived(conf string) *Process {
 	n.lab.tb.Helper()
 	pid := filepath.Join(n.lab.Dir, n.Name)
+	// After a crash a pid file may name a process that nobody has reaped yet,
+	// which keepalived takes for a running copy.
+	stale, _ := filepath.Glob(pid + "-ka*.pid")
+	for _, f := range stale {
+		_ = os.Remove(f)
+	}
 	return n.Start("keepalived", "-n", "-l", "-D", "-P", "-f", conf,
 		"-p", pid+"-ka.pid", "-r", pid+"-kav.pid", "-c", pid+"-kac.pid", "-b", pid+"-kab.pid")
 }

@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package arch keeps the rooms apart: who may import what, docs/architecture.md.
+package arch
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+const module = "github.com/xvrrp/xvrrp/"
+
+// mayImport lists, for each room, what product code may import besides the
+// standard library; without is what it may not import of that.
+var rooms = map[string]struct{ may, without []string }{
+	"loader": {
+		may: []string{"github.com/cilium/ebpf", "golang.org/x/sys"},
+	},
+	"control": {
+		may:     []string{module + "control"},
+		without: []string{"os", "net", "log", "log/slog", "syscall", "os/exec", "sync", "context"},
+	},
+	"vip": {
+		may: []string{"github.com/vishvananda/netlink", "github.com/google/nftables", "golang.org/x/sys"},
+	},
+}
+
+func TestRooms(t *testing.T) {
+	for room, rule := range rooms {
+		checked := 0
+		each(t, room, func(path string, f *ast.File) {
+			checked++
+			for _, i := range f.Imports {
+				name, err := strconv.Unquote(i.Path.Value)
+				require.NoError(t, err)
+				assert.True(t, allowed(name, rule.may), "%s imports %s", path, name)
+				assert.NotContains(t, rule.without, name, path)
+			}
+		})
+		assert.Positive(t, checked, room)
+	}
+}
+
+// control has no clock and no goroutine.
+func TestControlIsPure(t *testing.T) {
+	each(t, "control", func(path string, f *ast.File) {
+		ast.Inspect(f, func(n ast.Node) bool {
+			switch n := n.(type) {
+			case *ast.GoStmt, *ast.ChanType, *ast.SelectStmt:
+				t.Errorf("%s uses goroutines", path)
+			case *ast.SelectorExpr:
+				if x, ok := n.X.(*ast.Ident); ok && x.Name == "time" {
+					switch n.Sel.Name {
+					case "Now", "Sleep", "After", "NewTimer", "NewTicker", "Since", "Tick":
+						t.Errorf("%s uses time.%s", path, n.Sel.Name)
+					}
+				}
+			}
+			return true
+		})
+	})
+}
+
+func TestNobodyImportsTests(t *testing.T) {
+	for _, room := range []string{"loader", "control", "vip", "cmd"} {
+		each(t, room, func(path string, f *ast.File) {
+			for _, i := range f.Imports {
+				assert.False(t, strings.HasPrefix(i.Path.Value, `"`+module+"test"), path)
+				assert.NotContains(t, i.Path.Value, "packettest", path)
+			}
+		})
+	}
+}
+
+func TestEveryFileHasItsLicence(t *testing.T) {
+	require.NoError(t, filepath.WalkDir("../..", func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		ext := filepath.Ext(path)
+		if ext != ".go" && ext != ".c" && ext != ".h" || strings.HasSuffix(path, "_bpfel.go") {
+			return nil
+		}
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		first, _, _ := strings.Cut(string(text), "\n")
+		assert.Contains(t, first, "SPDX-License-Identifier: ", path)
+		return nil
+	}))
+}
+
+func allowed(name string, may []string) bool {
+	if !strings.Contains(strings.Split(name, "/")[0], ".") {
+		return true // standard library
+	}
+	for _, m := range may {
+		if name == m || strings.HasPrefix(name, m+"/") {
+			return true
+		}
+	}
+	return false
+}
+
+// each parses the product files of a room.
+func each(t *testing.T, room string, fn func(path string, f *ast.File)) {
+	t.Helper()
+	require.NoError(t, filepath.WalkDir(filepath.Join("../..", room), func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() && d.Name() == "packettest" {
+			if err == nil {
+				return fs.SkipDir
+			}
+			return err
+		}
+		if filepath.Ext(path) != ".go" || strings.HasSuffix(path, "_test.go") {
+			return nil
+		}
+		f, err := parser.ParseFile(token.NewFileSet(), path, nil, 0)
+		if err != nil {
+			return err
+		}
+		fn(path, f)
+		return nil
+	}))
+}

@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"runtime"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/xvrrp/xvrrp/test/lab"
+)
+
+// lockRealtime makes the calling goroutine's thread real-time; the thread is
+// thrown away with the goroutine.
+func lockRealtime() {
+	runtime.LockOSThread()
+	_ = unix.SchedSetAttr(0, &unix.SchedAttr{
+		Size: unix.SizeofSchedAttr, Policy: unix.SCHED_FIFO, Priority: realtime + 10,
+	}, 0)
+}
+
+// tree returns a process and its children: keepalived works in a child.
+func tree(pid int) []int {
+	out := []int{pid}
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
+	if err != nil {
+		return out
+	}
+	for _, f := range strings.Fields(string(text)) {
+		if child, err := strconv.Atoi(f); err == nil {
+			out = append(out, tree(child)...)
+		}
+	}
+	return out
+}
+
+// treeCPU is the processor time of a process and its children, to the
+// nanosecond, summed over threads.
+func treeCPU(p *lab.Process) time.Duration {
+	var total time.Duration
+	for _, pid := range tree(p.PID()) {
+		tasks, _ := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
+		for _, t := range tasks {
+			text, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%s/schedstat", pid, t.Name()))
+			if err != nil {
+				continue
+			}
+			if f := strings.Fields(string(text)); len(f) > 0 {
+				ns, _ := strconv.ParseInt(f[0], 10, 64)
+				total += time.Duration(ns)
+			}
+		}
+	}
+	return total
+}
+
+// treeRSS is resident memory in MiB.
+func treeRSS(p *lab.Process) float64 {
+	total := 0.0
+	for _, pid := range tree(p.PID()) {
+		text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+		for _, line := range strings.Split(string(text), "\n") {
+			if kb, ok := strings.CutPrefix(line, "VmRSS:"); ok {
+				v, _ := strconv.ParseFloat(strings.Fields(kb)[0], 64)
+				total += v / 1024
+			}
+		}
+	}
+	return total
+}
+
+// goBenchmarks runs what `go test -bench` measures: the cost of the program in
+// the kernel, and allocations.
+func goBenchmarks() (frames, allocs string) {
+	run := func(args ...string) string {
+		out, err := exec.Command("go", append([]string{"test", "-run", "XXX", "-count", "1"}, args...)...).CombinedOutput()
+		if err != nil {
+			return fmt.Sprintf("%v: %s", err, out)
+		}
+		var lines []string
+		for _, l := range strings.Split(string(out), "\n") {
+			if strings.HasPrefix(l, "Benchmark") {
+				lines = append(lines, l)
+			}
+		}
+		return strings.Join(lines, "\n")
+	}
+	return run("-bench", "Frame", "-benchtime", "30x", "./loader"),
+		run("-bench", ".", "-benchmem", "./control/...", "./cmd/internal/daemon")
+}
