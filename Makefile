@@ -47,6 +47,10 @@ fuzz: ## Fuzz every parser for $(FUZZTIME)
 	go test -run XXX -fuzz FuzzParse -fuzztime $(FUZZTIME) ./control/config
 	go test -run XXX -fuzz FuzzDifferential -fuzztime $(FUZZTIME) ./loader
 
+.PHONY: kernels
+kernels: deps-kernels ## Run the tests of loader/ on Debian's 6.1 and 6.12 kernels under qemu (3 minutes)
+	test/kernels/run.sh 6.1 6.12
+
 .PHONY: bench
 bench: deps-bench ## Measure beside keepalived and FRR (root, 15 minutes, a quiet machine)
 	go run ./test/cmd/bench
@@ -74,13 +78,15 @@ LAB       = ip:iproute2 nsenter:util-linux sysctl:procps tcpdump:tcpdump ping:ip
 PEERS     = keepalived:keepalived nft:nftables bpftool:bpftool setpriv:util-linux
 GENERATE  = $(CLANG):clang-19 $(LLVM_STRIP):llvm-19 /usr/include/bpf/bpf_helpers.h:libbpf-dev gcc:gcc
 
-.PHONY: deps-demo deps-test deps-bench deps-generate
+.PHONY: deps-demo deps-test deps-bench deps-generate deps-kernels
 deps-demo:
 	$(call need,$(LAB))
 deps-test:
 	$(call need,$(LAB) $(PEERS) $(GENERATE))
 deps-bench:
 	$(call need,$(LAB) $(PEERS) /usr/lib/frr/vrrpd:frr chrt:util-linux)
+deps-kernels:
+	$(call need,qemu-system-x86_64:qemu-system-x86 cpio:cpio)
 deps-generate:
 	$(call need,$(GENERATE))
 

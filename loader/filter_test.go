@@ -17,6 +17,7 @@ import (
 	"unsafe"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/features"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -89,6 +90,16 @@ func left(tb testing.TB, f *Filter, before Counters) string {
 	}
 	require.Len(tb, moved, 1, "every frame leaves through exactly one counter")
 	return moved[0]
+}
+
+// requireTCX skips on kernels that are older than tcx, and on no other.
+func requireTCX(t *testing.T) {
+	t.Helper()
+	version, err := features.LinuxVersionCode()
+	require.NoError(t, err)
+	if version < 6<<16|6<<8 {
+		t.Skip("tcx needs Linux 6.6")
+	}
 }
 
 var ours = Router{Slot: SlotOf(packettest.VRID, false), Version: 3, CheckTTL: true}
@@ -467,6 +478,9 @@ func TestOpenInEveryMode(t *testing.T) {
 	require.NoError(t, MountBPFFS())
 	for _, mode := range []Mode{ModeGeneric, ModeTCX} { // lo has no native XDP
 		t.Run(string(mode), func(t *testing.T) {
+			if mode == ModeTCX {
+				requireTCX(t)
+			}
 			dir := BPFFS + "/xvrrp-test-" + strconv.Itoa(os.Getpid())
 			opts := Options{Ifindex: loopback, Ifname: "lo", Modes: []Mode{mode}, PinDir: dir, Log: slog.New(slog.DiscardHandler)}
 			f, err := Open(opts)
@@ -507,6 +521,7 @@ func TestBusyHookIsExplained(t *testing.T) {
 	_, err = Open(opts)
 	require.ErrorIs(t, err, ErrBusy)
 	assert.ErrorContains(t, err, "XDP is held by program xvrrp_xdp (id "+strconv.Itoa(int(id))+") on lo")
+	requireTCX(t)
 	var said bytes.Buffer
 	opts.Modes, opts.Log = []Mode{ModeGeneric, ModeTCX}, slog.New(slog.NewTextHandler(&said, nil))
 	second, err := Open(opts)
