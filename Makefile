@@ -75,7 +75,7 @@ need = @missing=; for pair in $(1); do command -v $${pair%%:*} >/dev/null 2>&1 |
 	if [ -n "$$missing" ]; then echo "installing:$$missing"; apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qqy --no-install-recommends $$missing >/dev/null; fi
 
 LAB       = ip:iproute2 nsenter:util-linux sysctl:procps tcpdump:tcpdump ping:iputils-ping
-PEERS     = keepalived:keepalived nft:nftables bpftool:bpftool setpriv:util-linux
+PEERS     = keepalived:keepalived nft:nftables bpftool:bpftool setpriv:util-linux systemd-analyze:systemd
 GENERATE  = $(CLANG):clang-19 $(LLVM_STRIP):llvm-19 /usr/include/bpf/bpf_helpers.h:libbpf-dev gcc:gcc
 
 .PHONY: deps-demo deps-test deps-bench deps-generate deps-kernels

@@ -217,6 +217,28 @@ func TestWithoutBPF(t *testing.T) {
 	assert.Contains(t, p.Output(), "no BPF program; adverts come through a packet socket")
 }
 
+// The systemd unit is sound, and its capabilities are enough for XDP.
+func TestSystemdUnit(t *testing.T) {
+	lab.Require(t, "setpriv", "systemd-analyze")
+	s := newSite(t)
+	xvrrpd := filepath.Join(s.Bin, "xvrrpd")
+	text, err := os.ReadFile("../../packaging/xvrrpd.service")
+	require.NoError(t, err)
+	unit := s.File("xvrrpd.service", strings.ReplaceAll(string(text), "/usr/local/sbin/xvrrpd", xvrrpd))
+	out, err := exec.Command("systemd-analyze", "verify", "--man=no", unit).CombinedOutput()
+	require.NoError(t, err, string(out))
+	assert.NotContains(t, string(out), "xvrrpd.service:")
+
+	_, rest, _ := strings.Cut(string(text), "CapabilityBoundingSet=")
+	line, _, _ := strings.Cut(rest, "\n")
+	caps := strings.ReplaceAll(strings.ToLower(strings.Join(strings.Fields(line), ",+")), "cap_", "")
+	p := s.backup.Start("setpriv", "--bounding-set", "-all,+"+caps, "--inh-caps", "-all", "--no-new-privs",
+		xvrrpd, "-n", "-l", "-f", s.File("b.conf", v3(90, "")), "--control-socket", s.backup.Socket(),
+		"-p", filepath.Join(s.Dir, "pid"))
+	s.Eventually("it owns the address", 10*time.Second, s.owner(s.backup))
+	assert.Contains(t, p.Output(), "mode=native")
+}
+
 func TestTwoDaemons(t *testing.T) {
 	s := newSite(t)
 	s.backup.XVRRPD(s.File("b.conf", v3(90, "")))

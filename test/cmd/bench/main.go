@@ -63,7 +63,7 @@ type load struct {
 
 func main() {
 	trials := flag.Int("trials", 30, "silent cuts of each daemon")
-	mass := flag.Int("mass", 5, "cuts with 250 instances")
+	mass := flag.Int("mass", 30, "cuts with 250 instances")
 	only := flag.String("only", "", "comma-separated parts: cut,mass,frames")
 	docs := flag.Bool("docs", true, "write docs/benchmarks.md")
 	flag.Parse()
@@ -132,7 +132,7 @@ func (b *bench) site() *site {
 
 func conf(priority, instances int) string {
 	var s strings.Builder
-	fmt.Fprintf(&s, "global_defs {\nrouter_id bench\nvrrp_version 3\nvrrp_rt_priority %d\nvrrp_rlimit_rttime 10000000\n}\n", realtime)
+	fmt.Fprintf(&s, "global_defs {\nrouter_id bench\nvrrp_version 3\nvrrp_rt_priority %d\nvrrp_rlimit_rttime 10000000\nvrrp_garp_master_delay 0\n}\n", realtime)
 	for i := range instances {
 		fmt.Fprintf(&s, "vrrp_instance I%d {\nstate BACKUP\ninterface ens33\nvirtual_router_id %d\npriority %d\nadvert_int 0.01\nvirtual_ipaddress {\n%s/24 dev ens33\n}\n}\n",
 			i+1, i+1, priority, address(i))
@@ -271,7 +271,7 @@ func (b *bench) mass(r *result, daemon string, cuts int) {
 		m := s.start(daemon, s.master, masterPriority, n)
 		s.Eventually("every instance is announced", 60*time.Second, func() bool { return s.announced(masterAddr, time.Time{}) == n })
 		p := s.start(daemon, s.backup, backupPriority, n)
-		s.hold(8 * time.Second) // until the second block of announcements is over
+		s.hold(2 * time.Second)
 		s.steady(masterAddr, 5*n)
 		if t == 0 {
 			r.CPU[daemon] = s.load(daemon, m, p)
