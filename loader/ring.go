@@ -56,14 +56,15 @@ func (r *ring) close() error {
 	return nil
 }
 
-// drain calls fn with every complete record. The bytes are valid during the
-// call only. A record that the kernel is still writing ends the round: the
-// ring stays readable and the loop comes back.
+// drain calls fn with every complete record that is there when it begins; what
+// arrives meanwhile is for the next round. The bytes are valid during the call
+// only. A record that the kernel is still writing ends the round: the ring
+// stays readable and the loop comes back.
 func (r *ring) drain(fn func([]byte)) int {
 	head := (*uint64)(unsafe.Pointer(&r.producer[0]))
 	tail := (*uint64)(unsafe.Pointer(&r.consumer[0]))
-	at, n := atomic.LoadUint64(tail), 0
-	for at < atomic.LoadUint64(head) {
+	at, end, n := atomic.LoadUint64(tail), atomic.LoadUint64(head), 0
+	for at < end {
 		offset := at & r.mask
 		length := atomic.LoadUint32((*uint32)(unsafe.Pointer(&r.data[offset])))
 		if length&ringBusy != 0 {

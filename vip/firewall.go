@@ -6,23 +6,32 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"strings"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
 )
 
-// FirewallTable is the nftables table that keeps traffic to and from the
-// addresses of routers that do not accept it (Accept_Mode false, RFC 9568
-// section 6.4.3) out of this host.
-const FirewallTable = "xvrrp"
+// FirewallTable returns the name of the nftables table that keeps traffic to
+// and from the addresses of an interface's routers that do not accept it
+// (Accept_Mode false, RFC 9568 section 6.4.3) out of this host. Interfaces
+// have tables of their own, because daemons do.
+func FirewallTable(ifname string) string {
+	return "xvrrp_" + strings.Map(func(r rune) rune {
+		if r == '_' || r >= '0' && r <= '9' || r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' {
+			return r
+		}
+		return '_'
+	}, ifname)
+}
 
-// InstallFirewall replaces the table by one for these addresses, in one
-// transaction. The addresses stay in it for as long as the daemon runs: on a
-// backup they are not local and the rules match nothing, so that a takeover
-// has nothing to do here. Forwarded traffic and ARP are not touched.
-func InstallFirewall(addresses []netip.Addr) error {
-	if err := RemoveFirewall(); err != nil {
+// InstallFirewall replaces the table by one for these addresses. They stay in
+// it for as long as the daemon runs: on a backup they are not local and the
+// rules match nothing, so that a takeover has nothing to do here. Forwarded
+// traffic and ARP are not touched.
+func InstallFirewall(ifname string, addresses []netip.Addr) error {
+	if err := RemoveFirewall(ifname); err != nil {
 		return err
 	}
 	if len(addresses) == 0 {
@@ -32,7 +41,7 @@ func InstallFirewall(addresses []netip.Addr) error {
 	if err != nil {
 		return fmt.Errorf("open nftables: %w", err)
 	}
-	table := c.AddTable(&nftables.Table{Name: FirewallTable, Family: nftables.TableFamilyIPv4})
+	table := c.AddTable(&nftables.Table{Name: FirewallTable(ifname), Family: nftables.TableFamilyIPv4})
 	set := &nftables.Set{Table: table, Name: "vips", KeyType: nftables.TypeIPAddr}
 	var elements []nftables.SetElement
 	for _, a := range addresses {
@@ -44,7 +53,7 @@ func InstallFirewall(addresses []netip.Addr) error {
 	dropMatching(c, table, set, "in", nftables.ChainHookInput, ipv4Destination)
 	dropMatching(c, table, set, "out", nftables.ChainHookOutput, ipv4Source)
 	if err := c.Flush(); err != nil {
-		return fmt.Errorf("install nftables table %s: %w", FirewallTable, err)
+		return fmt.Errorf("install nftables table %s: %w", FirewallTable(ifname), err)
 	}
 	return nil
 }
@@ -71,7 +80,7 @@ func dropMatching(c *nftables.Conn, table *nftables.Table, set *nftables.Set, na
 }
 
 // RemoveFirewall removes the table, also one that a crash left.
-func RemoveFirewall() error {
+func RemoveFirewall(ifname string) error {
 	c, err := nftables.New()
 	if err != nil {
 		return fmt.Errorf("open nftables: %w", err)
@@ -84,12 +93,12 @@ func RemoveFirewall() error {
 		return fmt.Errorf("list nftables tables: %w", err)
 	}
 	for _, t := range tables {
-		if t.Name == FirewallTable {
+		if t.Name == FirewallTable(ifname) {
 			c.DelTable(t)
 		}
 	}
 	if err := c.Flush(); err != nil {
-		return fmt.Errorf("remove nftables table %s: %w", FirewallTable, err)
+		return fmt.Errorf("remove nftables table %s: %w", FirewallTable(ifname), err)
 	}
 	return nil
 }

@@ -104,6 +104,11 @@ func serve(opts *options, cfg *config.Config, log *slog.Logger) error {
 	if opts.controlSocket == "" {
 		opts.controlSocket = ctlapi.DefaultSocket(cfg.Instance)
 	}
+	pid, err := writePID(opts.pidFile(cfg.Instance))
+	if err != nil {
+		return err
+	}
+	defer pid.remove()
 	d, err := daemon.New(daemon.Options{
 		Config: cfg, Version: build.Version(), Dataplane: opts.dataplane,
 		ControlSocket: opts.controlSocket, MetricsListen: opts.metricsListen,
@@ -112,11 +117,6 @@ func serve(opts *options, cfg *config.Config, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	pid, err := writePID(opts.pidFile(cfg.Instance))
-	if err != nil {
-		return err
-	}
-	defer pid.remove()
 	log.Info("xvrrpd starts", "version", build.Version(), "config", opts.config, "instances", len(cfg.Instances))
 	err = d.Run(ctx, func() { reportReady(nil) })
 	log.Info("xvrrpd stops")

@@ -20,6 +20,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/xvrrp/xvrrp/cmd/internal/daemon"
 	"github.com/xvrrp/xvrrp/control/config"
 )
 
@@ -171,9 +172,16 @@ func refuseSignals(ctx context.Context, log *slog.Logger) {
 
 type pidFile string
 
-// writePID replaces the file; the locks of the interfaces, not this file, keep
-// a second daemon away.
+// writePID replaces the file, unless it names an xvrrpd that runs: one that
+// serves other interfaces and was given the same path.
 func writePID(path string) (pidFile, error) {
+	if old, err := os.ReadFile(path); err == nil {
+		pid := strings.TrimSpace(string(old))
+		comm, err := os.ReadFile(filepath.Join("/proc", filepath.Base(pid), "comm"))
+		if err == nil && strings.TrimSpace(string(comm)) == "xvrrpd" && pid != strconv.Itoa(os.Getpid()) {
+			return "", fmt.Errorf("pid file %s, process %s: %w", path, pid, daemon.ErrInUse)
+		}
+	}
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return "", fmt.Errorf("make folder of the pid file: %w", err)
 	}

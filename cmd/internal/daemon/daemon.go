@@ -53,7 +53,7 @@ type Daemon struct {
 	started time.Time
 	ifaces  []*iface
 	insts   []*instance
-	locks   []*os.File
+	locks   map[string]*os.File // by interface
 	host    *vip.Host
 	loop    *loop
 	reports chan vip.Report
@@ -73,7 +73,7 @@ func New(opts Options) (d *Daemon, err error) {
 		}
 		return nil, errors.Join(errs...)
 	}
-	d = &Daemon{opts: opts, log: opts.Log, netns: ctlapi.NetNS("self"), started: time.Now()}
+	d = &Daemon{opts: opts, log: opts.Log, netns: ctlapi.NetNS("self"), started: time.Now(), locks: map[string]*os.File{}}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, d.close())
@@ -132,7 +132,7 @@ func (d *Daemon) lock(ifname string) error {
 	if err != nil {
 		return fmt.Errorf("open lock of interface %s: %w", ifname, err)
 	}
-	d.locks = append(d.locks, f)
+	d.locks[ifname] = f
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		if errors.Is(err, unix.EWOULDBLOCK) {
 			err = ErrInUse
@@ -146,7 +146,7 @@ func (d *Daemon) lock(ifname string) error {
 // the first takeover.
 func (d *Daemon) cleanUp(h *host) error {
 	var addresses []vip.Address
-	var refused []netip.Addr
+	refused := map[string][]netip.Addr{} // by interface: addresses that accept no traffic
 	for _, i := range d.opts.Config.Instances {
 		if i.Priority != control.PriorityOwner {
 			addresses = append(addresses, h.addresses(i)...)
@@ -155,7 +155,7 @@ func (d *Daemon) cleanUp(h *host) error {
 			continue
 		}
 		for _, a := range i.Addresses {
-			refused = append(refused, a.Prefix.Addr())
+			refused[i.Interface] = append(refused[i.Interface], a.Prefix.Addr())
 		}
 	}
 	left, err := vip.RemoveLeftovers(addresses)
@@ -165,7 +165,12 @@ func (d *Daemon) cleanUp(h *host) error {
 	if err != nil {
 		return err
 	}
-	return vip.InstallFirewall(refused)
+	for ifname := range d.locks {
+		if err := vip.InstallFirewall(ifname, refused[ifname]); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (d *Daemon) openInterface(h *host, name string, cfgs []*config.Instance) error {
@@ -349,8 +354,10 @@ func (d *Daemon) close() error {
 	}
 	if d.ctl != nil {
 		errs = append(errs, d.ctl.close())
-		// Only who holds the locks may remove the table.
-		errs = append(errs, vip.RemoveFirewall())
+		// The locks are held, so the tables are ours.
+		for ifname := range d.locks {
+			errs = append(errs, vip.RemoveFirewall(ifname))
+		}
 	}
 	for _, f := range d.locks {
 		errs = append(errs, f.Close())

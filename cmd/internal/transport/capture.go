@@ -32,10 +32,6 @@ type Capture struct {
 	counters [loader.ReasonMax]atomic.Uint64
 }
 
-// maxDrain bounds the frames of one round, so that a flood cannot keep the
-// loop from its deadlines.
-const maxDrain = 512
-
 // NewCapture opens the packet socket of an interface.
 func NewCapture(ifname string, ifindex int, routers []loader.Router) (*Capture, error) {
 	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
@@ -107,13 +103,17 @@ func vrrpOnly() ([]unix.SockFilter, error) {
 // FD is readable while frames wait.
 func (c *Capture) FD() int { return c.fd }
 
-// Drain calls fn with the adverts for our virtual routers that wait.
+// Drain calls fn with the adverts for our virtual routers that wait. It ends
+// with the first frame that arrived after it began: everything before a
+// deadline is seen, and a flood does not keep the loop from its deadlines.
 func (c *Capture) Drain(fn func(*loader.Event)) (n int) {
-	for range maxDrain {
+	began := clock.Now()
+	for late := false; !late; {
 		size, rxNs, vlan, ok := c.receive()
 		if !ok {
 			break
 		}
+		late = rxNs > began
 		reason := c.classify(c.buf[:size], vlan)
 		c.counters[reason].Add(1)
 		if reason >= loader.ReasonBadTTL || reason == loader.ReasonTruncated && len(c.frame.Payload) >= 2 {
