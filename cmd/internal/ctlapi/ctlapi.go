@@ -115,10 +115,12 @@ type Event struct {
 // folder of its own, so that two never share a path by accident.
 func DefaultSocket(instance string) string { return filepath.Join(Dir(instance), "xvrrpd.sock") }
 
-// Dir returns the folder for the files of the daemon of this namespace.
+// Dir returns the folder for the files of the daemon of this namespace. Where
+// it cannot be told whether this is the first one (that takes CAP_SYS_PTRACE,
+// or all the capabilities of process 1) it is taken for another.
 func Dir(instance string) string {
 	dir := RunDir
-	if own, first := NetNS("self"), NetNS("1"); first != 0 && own != first {
+	if own := NetNS("self"); own != NetNS("1") {
 		dir = filepath.Join(dir, "netns-"+strconv.FormatUint(own, 10))
 	}
 	if instance != "" {
