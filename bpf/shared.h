@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
  * Layouts that the kernel side and Go share. bpf2go turns the structs into Go
- * types through BTF; loader/layout_test.go checks sizes and label tables.
+ * types through BTF; TestLayout of loader/ checks sizes and names.
  *
  * Times are CLOCK_MONOTONIC nanoseconds. Addresses are in network byte order;
  * an IPv4 address uses the first four bytes. Other fields are in host order.

@@ -30,7 +30,9 @@ func SlotOf(vrid uint8, ipv6 bool) Slot {
 	return Slot(vrid)
 }
 
-// Router is what the program has to know of a virtual router.
+// Router is what the program has to know of a virtual router. The daemon has
+// one program on each interface that an instance names, so its routers carry
+// no VLAN; the field is for a program that serves VLANs from below.
 type Router struct {
 	Slot     Slot
 	Version  uint8  // 2 or 3

@@ -18,10 +18,48 @@ import (
 // BPFFS is where the BPF file system is mounted.
 const BPFFS = "/sys/fs/bpf"
 
+var pinRoot = filepath.Join(BPFFS, "xvrrp")
+
 // PinDir returns the folder of an interface's pins. Interfaces of two network
 // namespaces may have the same name, so the namespace's inode is part of it.
+// The BPF file system allows no dot in a name: eth0.100 becomes eth0@100.
 func PinDir(netns uint64, ifname string) string {
-	return filepath.Join(BPFFS, "xvrrp", strconv.FormatUint(netns, 10), ifname)
+	return filepath.Join(pinRoot, strconv.FormatUint(netns, 10), strings.ReplaceAll(ifname, ".", "@"))
+}
+
+// ReclaimPins removes what daemons left for interfaces that are gone, e.g.
+// with their network namespace: such pins keep maps in memory for nothing.
+func ReclaimPins() error {
+	dirs, err := filepath.Glob(filepath.Join(pinRoot, "*", "*"))
+	if err != nil {
+		return fmt.Errorf("list pins: %w", err)
+	}
+	var errs []error
+	for _, dir := range dirs {
+		if !orphaned(dir) {
+			continue
+		}
+		errs = append(errs, pins{dir}.remove())
+	}
+	return errors.Join(errs...)
+}
+
+// orphaned says whether a folder has the pin of a link, and no link that still
+// belongs to an interface.
+func orphaned(dir string) bool {
+	links, _ := filepath.Glob(filepath.Join(dir, linkPin+"*"))
+	for _, name := range links {
+		l, err := link.LoadPinnedLink(name, nil)
+		if err != nil {
+			return false // not ours to judge
+		}
+		info, err := l.Info()
+		_ = l.Close()
+		if err != nil || linkIfindex(info) != 0 {
+			return false
+		}
+	}
+	return len(links) > 0
 }
 
 // MountBPFFS mounts the BPF file system at its usual place if nobody has.
