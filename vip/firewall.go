@@ -26,22 +26,23 @@ func FirewallTable(ifname string) string {
 	}, ifname)
 }
 
-// InstallFirewall replaces the table by one for these addresses. They stay in
-// it for as long as the daemon runs: on a backup they are not local and the
+// InstallFirewall replaces the table by one for these addresses, in one
+// transaction. They stay in it for as long as the daemon runs: on a backup they are not local and the
 // rules match nothing, so that a takeover has nothing to do here. Forwarded
 // traffic and ARP are not touched.
 func InstallFirewall(ifname string, addresses []netip.Addr) error {
-	if err := RemoveFirewall(ifname); err != nil {
-		return err
-	}
 	if len(addresses) == 0 {
-		return nil
+		return RemoveFirewall(ifname)
 	}
 	c, err := nftables.New()
 	if err != nil {
 		return fmt.Errorf("open nftables: %w", err)
 	}
-	table := c.AddTable(&nftables.Table{Name: FirewallTable(ifname), Family: nftables.TableFamilyIPv4})
+	// Added so that it can be deleted, whether it was there or not.
+	table := &nftables.Table{Name: FirewallTable(ifname), Family: nftables.TableFamilyIPv4}
+	c.AddTable(table)
+	c.DelTable(table)
+	c.AddTable(table)
 	set := &nftables.Set{Table: table, Name: "vips", KeyType: nftables.TypeIPAddr}
 	var elements []nftables.SetElement
 	for _, a := range addresses {
@@ -70,8 +71,8 @@ func dropMatching(c *nftables.Conn, table *nftables.Table, set *nftables.Set, na
 		Name: name, Table: table, Type: nftables.ChainTypeFilter, Hooknum: hook, Priority: &priority,
 	})
 	c.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: []expr.Any{
-		// Adverts carry the interface's address, never a virtual one; what
-		// goes out from a virtual address is ours to drop.
+		// Adverts carry the interface's address: that of an owner, whose
+		// address is virtual too, is never in the set.
 		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: 4},
 		&expr.Lookup{SourceRegister: 1, SetName: set.Name, SetID: set.ID},
 		&expr.Counter{},

@@ -8,7 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"slices"
+	"net/netip"
 	"sync/atomic"
 	"time"
 
@@ -30,6 +30,7 @@ type Announcement struct {
 // Set is the addresses of one virtual router.
 type Set struct {
 	id     int
+	names  []netip.Prefix // of add and del, for errors
 	add    [][]byte
 	del    [][]byte
 	groups []frameGroup
@@ -53,10 +54,11 @@ type frameGroup struct {
 // NewSet prepares the messages and frames for addresses. Those in own belong
 // to the host: they are announced, and neither added nor removed. The id comes
 // back in reports.
-func NewSet(id int, addresses, own []Address, how Announcement) (*Set, error) {
+func NewSet(id int, addresses []Address, own map[netip.Addr]bool, how Announcement) (*Set, error) {
 	s := &Set{id: id, how: how}
 	for _, a := range addresses {
-		if !slices.Contains(own, a) {
+		if !own[a.Prefix.Addr()] {
+			s.names = append(s.names, a.Prefix)
 			s.add = append(s.add, a.message(unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_EXCL))
 			s.del = append(s.del, a.message(unix.RTM_DELADDR, 0))
 		}
@@ -291,7 +293,7 @@ func (h *Host) apply(own bool) {
 			return
 		}
 		c := owning(changes, i)
-		c.err = errors.Join(c.err, fmt.Errorf("address %d of %d: %w", i-c.first+1, len(c.set.add), err))
+		c.err = errors.Join(c.err, fmt.Errorf("address %s: %w", c.set.names[i-c.first], err))
 	})
 	applied := h.now()
 	for i := range changes {
@@ -437,27 +439,4 @@ func (s *schedule) Pop() any {
 	last := old[len(old)-1]
 	*s = old[:len(old)-1]
 	return last
-}
-
-// RemoveLeftovers deletes addresses that an earlier daemon left behind and
-// returns those that were there.
-func RemoveLeftovers(addresses []Address) ([]Address, error) {
-	left, err := Present(addresses)
-	if err != nil || len(left) == 0 {
-		return nil, err
-	}
-	rt, err := openRtnetlink()
-	if err != nil {
-		return nil, err
-	}
-	defer rt.close()
-	var msgs [][]byte
-	for _, a := range left {
-		msgs = append(msgs, a.message(unix.RTM_DELADDR, 0))
-	}
-	var refused error
-	err = rt.do(msgs, func(i int, err error) {
-		refused = errors.Join(refused, fmt.Errorf("remove leftover address %s: %w", left[i].Prefix, err))
-	})
-	return left, errors.Join(err, refused)
 }

@@ -137,30 +137,87 @@ func (r *rtnetlink) answers(first uint32, n int, failed func(int, error)) error 
 	return nil
 }
 
-// Present returns which of the addresses this host has, e.g. because a crash
-// left them.
-func Present(addresses []Address) ([]Address, error) {
-	type key struct {
-		ifindex int
-		ip      netip.Addr
-	}
-	have := map[key]bool{}
-	list, err := netlink.AddrList(nil, netlink.FAMILY_V4)
+// Found is an address that this host has, as the kernel lists it.
+type Found struct {
+	Address
+	// Ours says that this daemon or an earlier one added it; the kernel can
+	// tell since Linux 5.18.
+	Ours bool
+}
+
+// Present returns what this host has of the given addresses, whatever their
+// prefix and label: a crash and an edited file may have left them.
+func Present(addresses []Address) ([]Found, error) {
+	req := nl.NewNetlinkRequest(unix.RTM_GETADDR, unix.NLM_F_DUMP)
+	req.AddData(nl.NewIfInfomsg(unix.AF_INET))
+	list, err := req.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWADDR)
 	if err != nil {
 		return nil, fmt.Errorf("list addresses: %w", err)
 	}
-	for _, a := range list {
-		if ip, ok := netip.AddrFromSlice(a.IP); ok {
-			have[key{a.LinkIndex, ip.Unmap()}] = true
+	var out []Found
+	for _, m := range list {
+		f, err := parseAddress(m)
+		if err != nil {
+			return nil, err
 		}
-	}
-	var out []Address
-	for _, a := range addresses {
-		if have[key{a.Ifindex, a.Prefix.Addr()}] {
-			out = append(out, a)
+		for _, a := range addresses {
+			if f.Ifindex == a.Ifindex && f.Prefix.Addr() == a.Prefix.Addr() {
+				out = append(out, f)
+			}
 		}
 	}
 	return out, nil
+}
+
+func parseAddress(m []byte) (f Found, err error) {
+	header := nl.DeserializeIfAddrmsg(m)
+	attrs, err := nl.ParseRouteAttr(m[header.Len():])
+	if err != nil {
+		return f, fmt.Errorf("read an address: %w", err)
+	}
+	f.Ifindex, f.Scope = int(header.Index), header.Scope
+	var local, remote netip.Addr
+	for _, attr := range attrs {
+		switch attr.Attr.Type {
+		case unix.IFA_LOCAL:
+			local, _ = netip.AddrFromSlice(attr.Value)
+		case unix.IFA_ADDRESS:
+			remote, _ = netip.AddrFromSlice(attr.Value)
+		case unix.IFA_LABEL:
+			f.Label = nl.BytesToString(attr.Value)
+		case ifaProto:
+			f.Ours = len(attr.Value) == 1 && attr.Value[0] == addrProto
+		}
+	}
+	if local != remote {
+		f.Peer = remote
+	}
+	f.Prefix = netip.PrefixFrom(local, int(header.Prefixlen))
+	return f, nil
+}
+
+// Remove deletes addresses that the kernel listed. One that is gone by then,
+// along with another, is no error.
+func Remove(found []Found) error {
+	if len(found) == 0 {
+		return nil
+	}
+	rt, err := openRtnetlink()
+	if err != nil {
+		return err
+	}
+	defer rt.close()
+	var msgs [][]byte
+	for _, a := range found {
+		msgs = append(msgs, a.message(unix.RTM_DELADDR, 0))
+	}
+	var refused error
+	err = rt.do(msgs, func(i int, err error) {
+		if !errors.Is(err, unix.EADDRNOTAVAIL) {
+			refused = errors.Join(refused, fmt.Errorf("remove address %s: %w", found[i].Prefix, err))
+		}
+	})
+	return errors.Join(err, refused)
 }
 
 // PrimaryIPv4 returns the primary address of an interface, passing over the

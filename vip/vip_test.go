@@ -103,9 +103,11 @@ func TestThereAndGoneAreSuccess(t *testing.T) {
 	require.NoError(t, h.rt.do([][]byte{a.message(unix.RTM_NEWADDR, unix.NLM_F_CREATE)}, func(int, error) {}))
 	h.Takeover(s)
 	assert.NoError(t, wait(t, reports).Err)
-	left, err := RemoveLeftovers([]Address{a})
+	left, err := Present([]Address{a})
 	require.NoError(t, err)
-	assert.Len(t, left, 1)
+	require.Len(t, left, 1)
+	assert.True(t, left[0].Ours)
+	require.NoError(t, Remove(left))
 	h.Release(s)
 	assert.NoError(t, wait(t, reports).Err)
 }
@@ -119,6 +121,7 @@ func TestRefusedAddressIsReported(t *testing.T) {
 	broken, err := NewSet(2, nil, nil, Announcement{})
 	require.NoError(t, err)
 	bad.Ifindex = 1 << 20 // there is none
+	broken.names = []netip.Prefix{bad.Prefix}
 	broken.add, broken.del = [][]byte{bad.message(unix.RTM_NEWADDR, 0)}, [][]byte{bad.message(unix.RTM_DELADDR, 0)}
 	h.Takeover(broken)
 	h.Takeover(s)
@@ -128,6 +131,7 @@ func TestRefusedAddressIsReported(t *testing.T) {
 		byID[r.ID] = r
 	}
 	assert.ErrorIs(t, byID[2].Err, unix.ENODEV)
+	assert.ErrorContains(t, byID[2].Err, "address 127.9.0.4/32: ")
 	assert.NoError(t, byID[1].Err, "one router's trouble is not another's")
 	h.Release(s)
 	wait(t, reports)
@@ -225,8 +229,29 @@ func TestChangedMAC(t *testing.T) {
 
 func TestOwnAddressesStay(t *testing.T) {
 	a, b := address("127.9.0.7/32"), address("127.9.0.8/32")
-	s, err := NewSet(0, []Address{a, b}, []Address{a}, Announcement{})
+	s, err := NewSet(0, []Address{a, b}, map[netip.Addr]bool{a.Prefix.Addr(): true}, Announcement{})
 	require.NoError(t, err)
 	assert.Len(t, s.add, 1)
 	assert.Len(t, s.del, 1)
+}
+
+// A crash, and then another mask and label in the file: what the kernel has is
+// removed, not what the file says.
+func TestLeftoverWithAnotherPrefix(t *testing.T) {
+	requireRoot(t)
+	rt, err := openRtnetlink()
+	require.NoError(t, err)
+	defer rt.close()
+	old := address("127.9.0.9/32")
+	old.Label = "lo:old"
+	add := old.message(unix.RTM_NEWADDR, unix.NLM_F_CREATE)
+	require.NoError(t, rt.do([][]byte{add}, func(_ int, err error) { require.NoError(t, err) }))
+	found, err := Present([]Address{address("127.9.0.9/24")})
+	require.NoError(t, err)
+	require.Len(t, found, 1)
+	assert.Equal(t, "lo:old", found[0].Label)
+	require.NoError(t, Remove(found))
+	found, err = Present([]Address{old})
+	require.NoError(t, err)
+	assert.Empty(t, found)
 }
