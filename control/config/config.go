@@ -26,7 +26,7 @@ type Instance struct {
 	Interface    string
 	InterfacePos Pos
 
-	StateMaster bool // `state MASTER`; see keepalived-compat: only a wish
+	StateMaster bool // `state MASTER`: only a wish, see docs/compatibility.md
 	VRID        uint8
 	Version     uint8
 	Priority    uint8
@@ -34,7 +34,9 @@ type Instance struct {
 	DownAdverts int
 
 	Source netip.Addr // mcast_src_ip; invalid: the interface's primary address
-	Group  netip.Addr // where adverts go
+	// SourceConfigured tells a configured source from one that was looked up.
+	SourceConfigured bool
+	Group            netip.Addr // where adverts go
 
 	NoPreempt    bool
 	PreemptDelay time.Duration

@@ -137,6 +137,8 @@ func TestFatal(t *testing.T) {
 		"no instance":        {"global_defs {\n}\n", "/etc/k.conf: error: there is no vrrp_instance"},
 		"endless definition": {"$A=$A x\n$A\n", "2: error: definitions expand without end"},
 		"endless include":    {"include k.conf\n", "files include each other"},
+		"braces by billions": {"include " + strings.Repeat("{a,b}", 40) + "\n", "definitions expand without end"},
+		"endless mistakes":   {strings.Repeat("bogus x\n", 3000), "there is more; only the first 1000 are shown"},
 		"strict include":     {"includea /nowhere\n" + minimal(required), "1:1: error: includea: nothing matches /nowhere"},
 		"line too long":      {"# " + strings.Repeat("x", 1030) + "\n" + minimal(required), "1: error: line is longer than 1023 bytes"},
 		"without its block":  {"vrrp_instance A\n", "1:1: error: vrrp_instance needs a block"},
@@ -169,6 +171,9 @@ func TestWarnsAndRuns(t *testing.T) {
 		"own interface":      {"track_interface { eth0 }", "4:19: warning: eth0 is the instance's own interface"},
 		"duplicate address":  {"virtual_ipaddress { 10.0.0.1 }", "4:21: warning: address 10.0.0.1 is there already"},
 		"master nopreempt":   {"state MASTER\nnopreempt", "4:7: warning: nopreempt and preempt_delay need state BACKUP"},
+		"pass without type":  {"authentication {\nauth_pass abc\n}", "4:1: warning: authentication without auth_type: adverts are not authenticated"},
+		"owner no_accept":    {"priority 255\nno_accept", "1:1: warning: the owner of the addresses (priority 255) accepts packets"},
+		"tab behind @ID":     {"@ka1\tadvert_itn", "4:6: warning: unknown keyword"},
 		"empty unicast peer": {"unicast_peer {\n}", "4:1: warning: unicast_peer is empty"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -297,7 +302,7 @@ func TestGrammar(t *testing.T) {
 
 func TestInclude(t *testing.T) {
 	f := files{
-		"/etc/k.conf":        "include conf.d/*.conf\ninclude {x,y}.inc\ninclude none\n" + minimal(required),
+		"/etc/k.conf":        "include conf.d/*.conf\ninclude\t{x,y}.inc\ninclude none\n" + minimal(required),
 		"/etc/conf.d/a.conf": "vrrp_instance I {\ninclude ids\nvirtual_ipaddress { 10.0.0.2 }\n}",
 		"/etc/conf.d/ids":    "virtual_router_id 9\nbogus",
 		"/etc/x.inc":         "global_defs {\nvrrp_version 3\n}\n",

@@ -72,7 +72,16 @@ func (ds Diagnostics) Worst() Severity {
 	return worst
 }
 
+// maxDiagnostics keeps a file that is wrong everywhere from filling the log.
+const maxDiagnostics = 1000
+
 func (ds *Diagnostics) add(s Severity, at Pos, format string, args ...any) {
+	switch {
+	case len(*ds) > maxDiagnostics:
+		return
+	case len(*ds) == maxDiagnostics:
+		s, format, args = Error, "there is more; only the first %d are shown", []any{maxDiagnostics}
+	}
 	*ds = append(*ds, Diagnostic{at, s, fmt.Sprintf(format, args...)})
 }
 

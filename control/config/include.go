@@ -44,6 +44,9 @@ func (l *lexer) include(word, pattern string, pos Pos) {
 		return
 	}
 	pattern = strings.Trim(pattern, `"`)
+	if !l.spend(combinations(pattern), pattern, pos) {
+		return
+	}
 	alternatives := braces(pattern)
 	matched := 0
 	for _, p := range alternatives {
@@ -101,6 +104,15 @@ func (l *lexer) includeCheck(line logical) {
 	for _, w := range line[1:] {
 		l.strict += kinds[w.text]
 	}
+}
+
+// combinations is an upper bound of what braces returns, before it does.
+func combinations(s string) int {
+	n := 1
+	for _, group := range strings.Split(s, "{")[1:] {
+		n = min(n*(strings.Count(group, ",")+1), maxText)
+	}
+	return n
 }
 
 // braces expands {a,b} as csh does; alternatives may nest.

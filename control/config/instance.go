@@ -21,6 +21,7 @@ type draft struct {
 	accept       option[bool]
 	statePos     Pos
 	authPos      Pos
+	authType     bool
 	garp         garpOptions
 	excluded     []Address
 
@@ -126,7 +127,7 @@ func init() {
 
 func source(d *decoder, n *Node, i *draft) {
 	if a, ok := d.address4(n); ok {
-		i.Source = a
+		i.Source, i.SourceConfigured = a, true
 	}
 }
 
@@ -192,6 +193,12 @@ func (d *decoder) settle(i *draft) {
 	i.HigherPrioSendAdvert = i.higherPrioSendAdvert.value
 	i.OwnerIgnoreAdverts = i.ownerIgnoreAdverts.value
 	i.Accept = !i.accept.set || i.accept.value
+	if i.Priority == 255 && !i.Accept {
+		// RFC 9568 section 6.1: Accept_Mode is about routers that are not the
+		// owner. Without it the host would lose its own address.
+		d.diags.add(Warning, i.Pos, "the owner of the addresses (priority 255) accepts packets to them; no_accept is ignored")
+		i.Accept = true
+	}
 	i.GARP = i.garp.resolve(d.global.garpGap)
 	d.addressesOf(i)
 	d.tracksOf(i)
@@ -278,6 +285,7 @@ func (d *decoder) strict(i *draft) {
 var authKeywords = map[string]handler[draft]{
 	"auth_type": func(d *decoder, n *Node, i *draft) {
 		w, ok := d.arg(n, 0, "PASS")
+		i.authType = true
 		switch {
 		case !ok:
 		case w.Text == "AH":
@@ -308,7 +316,13 @@ func (d *decoder) authentication(n *Node, i *draft) {
 	dispatch(d, n.Block, authKeywords, i, func(n *Node) {
 		d.other(n, nil, nil, []string{"auth_type", "auth_pass"})
 	})
-	if i.AuthPass == "" && !d.diags.Fatal() {
+	switch {
+	case i.AuthPass == "" && !d.diags.Fatal():
 		d.diags.add(Error, n.Pos, "authentication without auth_pass: the instance would run unauthenticated")
+	case !i.authType:
+		// compat: keepalived sends no authentication then, and would refuse
+		// adverts that carry some.
+		d.diags.add(Warning, n.Pos, "authentication without auth_type: adverts are not authenticated")
+		i.AuthPass = ""
 	}
 }

@@ -178,7 +178,7 @@ func (l *lexer) line(text string, pos Pos, original string, expansions int) {
 		l.definitions[name] = []string{value}
 		return
 	}
-	if word, rest, _ := strings.Cut(trimmed, " "); isInclude(word) {
+	if word, rest := cutWord(trimmed); isInclude(word) {
 		if original == text || strings.Contains(original, trimmed) {
 			l.include(word, strings.TrimSpace(rest), pos)
 			return
@@ -223,9 +223,17 @@ func (l *lexer) spend(n int, text string, pos Pos) bool {
 	return true
 }
 
+// cutWord splits off the first word.
+func cutWord(s string) (word, rest string) {
+	if i := strings.IndexAny(s, " \t"); i >= 0 {
+		return s[:i], s[i+1:]
+	}
+	return s, ""
+}
+
 // condition evaluates @ID and @^ID.
 func (l *lexer) condition(s string) (rest string, keep bool) {
-	word, rest, _ := strings.Cut(s, " ")
+	word, rest := cutWord(s)
 	id := strings.TrimPrefix(word, "@")
 	if not, ok := strings.CutPrefix(id, "^"); ok {
 		return rest, not != l.env.ConfigID
