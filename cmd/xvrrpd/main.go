@@ -101,6 +101,8 @@ func serve(opts *options, cfg *config.Config, log *slog.Logger) error {
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM, unix.SIGINT)
 	defer stop()
 	go refuseSignals(ctx, log)
+	// A log pipe that nobody reads any more must not end the daemon.
+	signal.Ignore(unix.SIGPIPE)
 	if opts.controlSocket == "" {
 		opts.controlSocket = ctlapi.DefaultSocket(cfg.Instance)
 	}

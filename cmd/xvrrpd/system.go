@@ -116,8 +116,13 @@ func detach(o *options, stderr io.Writer) (code int, done bool) {
 	cmd.ExtraFiles = []*os.File{w}
 	cmd.Dir = "/"
 	cmd.SysProcAttr = &unix.SysProcAttr{Setsid: true}
-	if abs, err := filepath.Abs(o.config); err == nil {
-		cmd.Args = append(cmd.Args, "--use-file", abs) // the last one counts
+	// The daemon leaves this folder; of an option given twice the last counts.
+	for flag, path := range map[string]string{
+		"--use-file": o.config, "--log-file": o.logging.File, "--pid": o.pid, "--control-socket": o.controlSocket,
+	} {
+		if abs, err := filepath.Abs(path); err == nil && path != "" {
+			cmd.Args = append(cmd.Args, flag, abs)
+		}
 	}
 	if err := cmd.Start(); err != nil {
 		return fail(err)

@@ -60,8 +60,9 @@ type Daemon struct {
 	ctl     *server
 }
 
-// New resolves the configuration on this host and takes hold of everything
-// that the daemon needs; nothing is changed if that fails. Adverts are
+// New resolves the configuration on this host, takes hold of everything that
+// the daemon needs and, last, removes what a crash left; addresses are not
+// touched if it fails before. Adverts are
 // received from here on, so that the first master-down timer counts from a
 // moment at which they were heard.
 func New(opts Options) (d *Daemon, err error) {
@@ -100,16 +101,15 @@ func New(opts Options) (d *Daemon, err error) {
 	if d.ctl, err = newServer(d); err != nil {
 		return d, err
 	}
-	if err := d.cleanUp(h); err != nil {
-		return d, err
-	}
 	for _, name := range names {
 		if err := d.openInterface(h, name, byInterface[name]); err != nil {
 			return d, err
 		}
 	}
-	d.loop, err = newLoop(d.insts, d.ifaces, d.host)
-	return d, err
+	if d.loop, err = newLoop(d.insts, d.ifaces, d.host); err != nil {
+		return d, err
+	}
+	return d, d.cleanUp(h)
 }
 
 // reported takes a report of vip.Host, which must not wait for a slow log.
@@ -145,11 +145,17 @@ func (d *Daemon) lock(ifname string) error {
 // cleanUp removes what a crash left, and sets up what has to be there before
 // the first takeover.
 func (d *Daemon) cleanUp(h *host) error {
-	var addresses []vip.Address
+	var left []vip.Found
 	refused := map[string][]netip.Addr{} // by interface: addresses that accept no traffic
 	for _, i := range d.opts.Config.Instances {
-		if i.Priority != control.PriorityOwner {
-			addresses = append(addresses, h.addresses(i)...)
+		there, err := vip.Present(h.addresses(i))
+		if err != nil {
+			return err
+		}
+		for _, a := range there {
+			if i.Priority != control.PriorityOwner || a.Ours {
+				left = append(left, a)
+			}
 		}
 		if i.Accept {
 			continue
@@ -158,12 +164,11 @@ func (d *Daemon) cleanUp(h *host) error {
 			refused[i.Interface] = append(refused[i.Interface], a.Prefix.Addr())
 		}
 	}
-	left, err := vip.RemoveLeftovers(addresses)
+	if err := vip.Remove(left); err != nil {
+		d.log.Warn("addresses that were left behind", "err", err)
+	}
 	for _, a := range left {
 		d.log.Warn("removed an address that was left behind", "address", a.Prefix)
-	}
-	if err != nil {
-		return err
 	}
 	for ifname := range d.locks {
 		if err := vip.InstallFirewall(ifname, refused[ifname]); err != nil {
@@ -225,6 +230,8 @@ func (d *Daemon) openPlane(f *iface, routers []loader.Router) (dataplane, error)
 		if err := loader.MountBPFFS(); err != nil {
 			d.log.Warn("nothing is pinned; a crash takes the program along", "err", err)
 			pins = ""
+		} else if err := loader.ReclaimPins(); err != nil {
+			d.log.Warn("pins of interfaces that are gone", "err", err)
 		}
 		filter, err := loader.Open(loader.Options{
 			Ifindex: f.ifindex, Ifname: f.name, Modes: modes, Routers: routers,
@@ -292,16 +299,26 @@ func (d *Daemon) newInstance(h *host, f *iface, cfg *config.Instance) (*instance
 			track(a.Dev, 0, false)
 		}
 	}
+	if !cfg.SourceConfigured {
+		// Without its source address the interface cannot send adverts, and
+		// what it owns went with it: that is a FAULT too.
+		i.links = append(i.links, sourceOf(f.ifindex))
+		rc.Links = append(rc.Links, control.Link{})
+	}
 	i.router = control.New(rc)
 	// The owner's addresses may be the host's own: those that are there
 	// already are announced, and neither added nor removed.
-	var own []vip.Address
-	var err error
+	own := map[netip.Addr]bool{}
 	if cfg.Priority == control.PriorityOwner {
-		if own, err = vip.Present(h.addresses(cfg)); err != nil {
+		there, err := vip.Present(h.addresses(cfg))
+		if err != nil {
 			return nil, err
 		}
+		for _, a := range there {
+			own[a.Prefix.Addr()] = !a.Ours
+		}
 	}
+	var err error
 	i.set, err = vip.NewSet(i.id, h.addresses(cfg), own, vip.Announcement(cfg.GARP))
 	return i, err
 }
@@ -311,9 +328,12 @@ func (d *Daemon) newInstance(h *host, f *iface, cfg *config.Instance) (*instance
 func (d *Daemon) Run(ctx context.Context, ready func()) error {
 	work, stopWork := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopWork()
-	var slow errgroup.Group
+	// A worker that fails stops the daemon: without news of interfaces, say, it
+	// would be wrong and not know it.
+	slow, failing := errgroup.WithContext(work)
 	slow.Go(func() error { return d.host.Run(work) })
 	slow.Go(func() error { return d.watchLinks(work) })
+	slow.Go(func() error { return d.watchSources(work) })
 	slow.Go(func() error { return d.ctl.serve(work) })
 	published := make(chan error, 1)
 	publishing, stopPublishing := context.WithCancel(context.WithoutCancel(ctx))
@@ -321,20 +341,26 @@ func (d *Daemon) Run(ctx context.Context, ready func()) error {
 	go func() { published <- d.publish(publishing) }()
 
 	stopped := make(chan error, 1)
-	go func() { stopped <- d.loop.run(d.opts.Config.RTPriority) }()
-	ready()
+	go func() { stopped <- d.loop.run(d.opts.Config.RTPriority, ready) }()
 	var err error
 	select {
 	case <-ctx.Done():
-		d.loop.stop.Store(true)
-		d.loop.wake()
-		err = <-stopped
+		err = d.stopLoop(stopped)
+	case <-failing.Done():
+		err = d.stopLoop(stopped)
 	case err = <-stopped:
 	}
 	stopWork()
 	err = errors.Join(err, slow.Wait())
 	stopPublishing()
 	return errors.Join(err, <-published, d.close())
+}
+
+// stopLoop makes the routers leave in order and waits for it.
+func (d *Daemon) stopLoop(stopped <-chan error) error {
+	d.loop.stop.Store(true)
+	d.loop.wake()
+	return <-stopped
 }
 
 // close gives back what New took, in the reverse order.

@@ -155,9 +155,9 @@ func (l *loop) link(ctx context.Context, ev linkEvent) {
 	}
 }
 
-// run starts every router and works until stop is set, then stops them in
+// run starts every router, calls ready and works until stop is set, then stops them in
 // order: priority 0, addresses released.
-func (l *loop) run(realtime int) error {
+func (l *loop) run(realtime int, ready func()) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	if err := setRealtime(realtime); err != nil {
@@ -168,6 +168,7 @@ func (l *loop) run(realtime int) error {
 		l.step(i, control.Event{Kind: control.EventStartup})
 	}
 	l.finish()
+	ready()
 	events := make([]unix.EpollEvent, 2+len(l.ifaces))
 	for !l.stop.Load() {
 		if _, err := unix.EpollWait(l.epoll, events, -1); err != nil && !errors.Is(err, unix.EINTR) {

@@ -17,7 +17,7 @@ import (
 // for each transition; that of a takeover waits for the addresses, so that it
 // can say how long they took.
 func (d *Daemon) publish(ctx context.Context) error {
-	p := &publisher{d: d, waiting: map[int]transition{}}
+	p := &publisher{d: d, waiting: map[int][]transition{}}
 	for {
 		select {
 		case t := <-d.loop.transitions:
@@ -35,7 +35,7 @@ func (d *Daemon) publish(ctx context.Context) error {
 
 type publisher struct {
 	d       *Daemon
-	waiting map[int]transition // takeovers and releases, by instance
+	waiting map[int][]transition // takeovers and releases by instance, oldest first
 
 	refusals   int // lines about refused adverts since quiet
 	quiet      time.Time
@@ -58,8 +58,10 @@ func (p *publisher) rest() {
 		case r := <-p.d.reports:
 			p.report(r)
 		default:
-			for _, t := range p.waiting {
-				p.log(t, nil)
+			for _, ts := range p.waiting {
+				for _, t := range ts {
+					p.log(t, nil)
+				}
 			}
 			return
 		}
@@ -73,30 +75,41 @@ func (p *publisher) transition(t transition) {
 		Priority: t.priority, Peer: peerName(t.peer),
 	})
 	if t.to == control.Master || t.from == control.Master {
-		p.waiting[t.inst.id] = t
+		p.waiting[t.inst.id] = append(p.waiting[t.inst.id], t)
 		return
 	}
 	p.log(t, nil)
 }
 
-// report may overtake its transition by a moment: the loop posts the one
-// before it orders the other, but they are two channels.
+// report completes a transition. It may overtake it by a moment: the loop posts
+// the one before it orders the other, but they are two channels. The worker
+// carries out the newest order only; transitions that it passed over are
+// logged without a report.
 func (p *publisher) report(r vip.Report) {
-	t, ok := p.waiting[r.ID]
-	if !ok {
+	for more := true; more; {
 		select {
-		case next := <-p.d.loop.transitions:
-			p.transition(next)
-			p.report(r)
+		case t := <-p.d.loop.transitions:
+			p.transition(t)
 		default:
-			if r.Err != nil {
-				p.d.log.Error("addresses", "instance", p.d.insts[r.ID].cfg.Name, "err", r.Err)
-			}
+			more = false
+		}
+	}
+	ts := p.waiting[r.ID]
+	covered := 0
+	for covered < len(ts) && ts[covered].at <= r.OrderedNs {
+		covered++
+	}
+	if covered == 0 {
+		if r.Err != nil {
+			p.d.log.Error("addresses", "instance", p.d.insts[r.ID].cfg.Name, "err", r.Err)
 		}
 		return
 	}
-	delete(p.waiting, r.ID)
-	p.log(t, &r)
+	for _, t := range ts[:covered-1] {
+		p.log(t, nil)
+	}
+	p.log(ts[covered-1], &r)
+	p.waiting[r.ID] = ts[covered:]
 }
 
 func (p *publisher) log(t transition, r *vip.Report) {

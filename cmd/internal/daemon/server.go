@@ -44,8 +44,8 @@ func newServer(d *Daemon) (*server, error) {
 		_ = c.Close()
 		return nil, fmt.Errorf("control socket %s: %w", s.path, ErrInUse)
 	}
-	if err := os.Remove(s.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("replace stale control socket: %w", err)
+	if err := removeSocket(s.path); err != nil {
+		return nil, err
 	}
 	var err error
 	if s.unix, err = net.Listen("unix", s.path); err != nil {
@@ -60,6 +60,23 @@ func newServer(d *Daemon) (*server, error) {
 		}
 	}
 	return s, nil
+}
+
+// removeSocket removes a leftover socket, and nothing else.
+func removeSocket(path string) error {
+	info, err := os.Lstat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return fmt.Errorf("look at control socket: %w", err)
+	case info.Mode()&fs.ModeSocket == 0:
+		return fmt.Errorf("control socket %s: there is a file of this name that is not a socket", path)
+	}
+	if err := os.Remove(path); err != nil {
+		return fmt.Errorf("replace stale control socket: %w", err)
+	}
+	return nil
 }
 
 func (s *server) serve(ctx context.Context) error {
@@ -85,7 +102,10 @@ func (s *server) serve(ctx context.Context) error {
 		})
 		group.Go(func() error {
 			<-ctx.Done()
-			return srv.Close()
+			// Handlers read maps that are about to be unmapped: wait for them.
+			limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+			defer cancel()
+			return errors.Join(srv.Shutdown(limit), srv.Close())
 		})
 	}
 	run(s.unix, mux)
