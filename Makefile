@@ -22,9 +22,10 @@ build: ## Build bin/xvrrpd and bin/xvrrpctl
 	CGO_ENABLED=0 go build -trimpath -o bin/ ./cmd/...
 
 .PHONY: install
-install: build ## Install the programs below $(DESTDIR)/usr/local
+install: build ## Install the programs below $(DESTDIR)/usr/local, and the systemd unit
 	install -D -t $(DESTDIR)/usr/local/sbin bin/xvrrpd
 	install -D -t $(DESTDIR)/usr/local/bin bin/xvrrpctl
+	install -D -m 644 -t $(DESTDIR)/etc/systemd/system packaging/xvrrpd.service
 
 .PHONY: demo
 demo: deps-demo ## Play the main job: two hosts, one address, a crash (root, 20 s)
@@ -68,7 +69,7 @@ generate: deps-generate ## Rebuild the BPF objects and their Go bindings
 
 .PHONY: generate-check
 generate-check: generate ## Fail if the committed objects are not those of the sources
-	git diff --exit-code -- loader
+	git diff --exit-code -- 'loader/rx_bpf*'
 
 # What each target needs, as Debian packages; looked for before it is installed.
 need = @missing=; for pair in $(1); do command -v $${pair%%:*} >/dev/null 2>&1 || test -e $${pair%%:*} || missing="$$missing $${pair\#\#*:}"; done; \

@@ -517,3 +517,64 @@ func TestAnnouncements(t *testing.T) {
 	s.Eventually("the address is announced again", 5*time.Second, func() bool { return len(s.wire.GARPs(vip)) >= n+3 })
 	assert.Equal(t, "MASTER", ask(t, s.backup).Instances[0].State)
 }
+
+// An interface without the address that adverts are sent from is in FAULT.
+func TestSourceAddressGone(t *testing.T) {
+	s := newSite(t)
+	s.backup.XVRRPD(s.File("b.conf", v3(90, "")))
+	s.master.XVRRPD(s.File("m.conf", v3(200, "")))
+	s.becomes(t, s.master, 0, "MASTER")
+	s.master.Run("ip", "address", "add", "192.168.1.50/24", "dev", "ens33")
+	s.master.Run("ip", "address", "del", ka1+"/24", "dev", "ens33")
+	s.becomes(t, s.master, 0, "FAULT")
+	s.becomes(t, s.backup, 0, "MASTER")
+	s.Eventually("the address is released", 5*time.Second, func() bool { return !s.master.Has(vip) })
+	s.master.Run("ip", "address", "add", ka1+"/24", "dev", "ens33")
+	s.becomes(t, s.master, 0, "MASTER")
+}
+
+// VLAN devices have a dot in their name; the BPF file system allows none.
+func TestDottedInterface(t *testing.T) {
+	s := newSite(t)
+	n := s.Node("ka3", "eth0.100 192.168.1.9/24")
+	n.XVRRPD(s.File("d.conf", strings.ReplaceAll(v3(90, "no_accept"), "ens33", "eth0.100")))
+	s.becomes(t, n, 0, "MASTER")
+	assert.Equal(t, "native", ask(t, n).Interfaces[0].Dataplane)
+}
+
+// A log that nobody reads any more does not end the daemon.
+func TestBrokenLogPipe(t *testing.T) {
+	s := newSite(t)
+	conf := s.File("b.conf", v3(90, ""))
+	s.backup.Start("sh", "-c", fmt.Sprintf("%s -n -l -f %s --control-socket %s -p %s/p 2>&1 | head -n 1",
+		filepath.Join(s.Bin, "xvrrpd"), conf, s.backup.Socket(), s.Dir))
+	s.Eventually("it serves", 10*time.Second, func() bool { return exists(s.backup.Socket()) })
+	s.becomes(t, s.backup, 0, "MASTER")
+	s.Eventually("it goes on", 5*time.Second, func() bool { return len(s.wire.Adverts(ka2)) > 20 })
+}
+
+// A file is not a socket, and stays.
+func TestControlSocketSparesFiles(t *testing.T) {
+	s := newSite(t)
+	precious := s.File("precious", "data")
+	out, err := s.backup.Try(filepath.Join(s.Bin, "xvrrpd"), "-n", "-l", "-f", s.File("b.conf", v3(90, "")), "--control-socket", precious)
+	assert.Error(t, err)
+	assert.Contains(t, out, "that is not a socket")
+	text, err := os.ReadFile(precious)
+	require.NoError(t, err)
+	assert.Equal(t, "data", string(text))
+}
+
+// A stop while others ask for the status waits for their answers.
+func TestStopUnderQuestions(t *testing.T) {
+	s := newSite(t)
+	p := s.backup.XVRRPD(s.File("b.conf", v3(90, "")))
+	ask := fmt.Sprintf("while %s --control-socket %s status --json >/dev/null; do :; done", filepath.Join(s.Bin, "xvrrpctl"), s.backup.Socket())
+	for range 4 {
+		s.backup.Start("sh", "-c", ask)
+	}
+	s.becomes(t, s.backup, 0, "MASTER")
+	p.Signal(unix.SIGTERM)
+	require.NoError(t, p.Wait(15*time.Second), p.Output())
+	assert.NotContains(t, p.Output(), "panic")
+}

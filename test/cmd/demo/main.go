@@ -56,7 +56,15 @@ func main() {
 	s.end(0)
 }
 
-func say(format string, a ...any) { fmt.Printf("\n\033[1m== "+format+"\033[0m\n", a...) }
+func say(format string, a ...any) { fmt.Printf("\n== "+format+"\n", a...) }
+
+// owners prints the IPv4 addresses of both hosts.
+func owners(nodes ...*lab.Node) {
+	for _, n := range nodes {
+		fmt.Println(n.Name + "# ip address show ens33")
+		fmt.Println(grep(n.Run("ip", "address", "show", "ens33"), "inet "))
+	}
+}
 
 func play(s *stage) {
 	say("Two hosts (ka1 %s, ka2 %s) and a client (rs1 %s) on one LAN", ka1, ka2, rs1)
@@ -73,12 +81,14 @@ func play(s *stage) {
 	lower := backup.XVRRPD(l.File("backup.conf", article("BACKUP", 90)))
 	l.Eventually("ka2 owns the address", 10*time.Second, func() bool { return backup.Has(vip) })
 	tail.wait(l, 2)
-	fmt.Println(grep(backup.Run("ip", "address", "show", "ens33"), "inet "))
+	owners(backup)
 
 	say("ka1 (priority 100) starts and preempts; ka2 releases the address at once")
 	daemon := master.XVRRPD(l.File("master.conf", article("MASTER", 100)))
 	l.Eventually("ka1 owns the address", 10*time.Second, func() bool { return master.Has(vip) && !backup.Has(vip) })
 	tail.wait(l, 3)
+	owners(master, backup)
+	fmt.Println("ka2# xvrrpctl status")
 	fmt.Print(backup.Ctl("status"))
 
 	say("rs1 pings %s a thousand times a second; then ka1 crashes: no packet leaves it any more", vip)
@@ -91,7 +101,7 @@ func play(s *stage) {
 	l.Eventually("ka2 announces the address", 10*time.Second, func() bool { return len(wire.Adverts(ka2)) > seen })
 	l.Eventually("the client is served again", 5*time.Second, func() bool { return probe.LastReply().After(lastOf(wire.Adverts(ka2))) })
 	tail.wait(l, 1)
-	fmt.Println(grep(backup.Run("ip", "address", "show", "ens33"), "inet "))
+	owners(backup)
 	timeline(wire, probe, from, seen, added(lower.Output()))
 	probe.Stop()
 	dark, _ := probe.Darkness(from, time.Now())
@@ -108,6 +118,7 @@ func play(s *stage) {
 	}
 	l.Eventually("ka2 owns the address", 10*time.Second, func() bool { return backup.Has(vip) })
 	tail.wait(l, 2)
+	owners(master, backup)
 	say("Done; everything is taken down again")
 }
 
