@@ -31,12 +31,12 @@ func render(w io.Writer, s ctlapi.Status) error {
 			round(i.SinceSeconds), i.Why, i.Priority, master, strings.Join(i.Addresses, ","))
 	}
 	fmt.Fprintln(t)
-	fmt.Fprintln(t, "INSTANCE\tSENT\tRECEIVED\tGAP\tJITTER\tLARGEST GAP\tREFUSED")
+	fmt.Fprintln(t, "INSTANCE\tSENT\tRECEIVED\tGAP\tJITTER\tLARGEST GAP\tREFUSED\tPEERS")
 	for _, i := range s.Instances {
 		a := i.Arrival
-		fmt.Fprintf(t, "%s\t%d\t%d\t%v\t%v\t%v\t%s\n", i.Name, i.Counters.AdvertsSent, i.Counters.AdvertsReceived,
+		fmt.Fprintf(t, "%s\t%d\t%d\t%v\t%v\t%v\t%s\t%s\n", i.Name, i.Counters.AdvertsSent, i.Counters.AdvertsReceived,
 			time.Duration(a.MeanGapNs).Round(time.Microsecond), time.Duration(a.JitterNs).Round(time.Microsecond),
-			time.Duration(a.LargestGapNs).Round(time.Microsecond), counts(i.Counters.Rejected))
+			time.Duration(a.LargestGapNs).Round(time.Microsecond), counts(i.Counters.Rejected), peers(i.Peers))
 	}
 	fmt.Fprintln(t)
 	fmt.Fprintln(t, "IFACE\tDATA PLANE\tFRAMES (pass/drop)")
@@ -53,6 +53,18 @@ func render(w io.Writer, s ctlapi.Status) error {
 	fmt.Fprintf(t, "LOOP\t%d wake-ups, deadlines judged late by at most %.3f ms, events handled within %.3f ms\n",
 		s.Loop.Wakeups, s.Loop.JudgedLateMaxMs, s.Loop.HandledMaxMs)
 	return t.Flush()
+}
+
+// peers says who was heard, with which priority, and how long ago.
+func peers(list []ctlapi.Peer) string {
+	if len(list) == 0 {
+		return "-"
+	}
+	var words []string
+	for _, p := range list {
+		words = append(words, fmt.Sprintf("%s (%d, %v ago)", p.Address, p.Priority, round(p.LastSeenSeconds)))
+	}
+	return strings.Join(words, ", ")
 }
 
 func counts(m map[string]uint64) string {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package arch keeps the rooms apart: who may import what, docs/architecture.md.
+// Package arch keeps the rooms apart: who may import what, CONTRIBUTING.md.
 package arch
 
 import (

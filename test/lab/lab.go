@@ -333,19 +333,6 @@ func (l *Lab) Eventually(what string, limit time.Duration, cond func() bool) {
 	}
 }
 
-// CPU returns the processor time that a process has used.
-func (p *Process) CPU() time.Duration {
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.PID()))
-	if err != nil {
-		return 0
-	}
-	_, rest, _ := strings.Cut(string(stat), ") ")
-	f := strings.Fields(rest)
-	user, _ := strconv.Atoi(f[11])
-	system, _ := strconv.Atoi(f[12])
-	return time.Duration(user+system) * time.Second / 100 // USER_HZ
-}
-
 // Crash kills every process of the node at once and waits until none is left:
 // what a power cut does to its daemons, but for the addresses, which stay.
 func (n *Node) Crash() {

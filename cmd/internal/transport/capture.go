@@ -171,23 +171,18 @@ func (c *Capture) receive() (size int, rxNs int64, vlan uint16, ok bool) {
 	return int(n), rxNs, vlan, true
 }
 
-// classify does what the program in bpf/ does, except for rates and the
-// template.
-func (c *Capture) classify(b []byte, vlan uint16) loader.Reason {
-	return Classify(b, vlan, c.routers, &c.frame)
-}
-
-// Classify gives a frame the reason that the program in bpf/ gives it, as long
+// classify gives a frame the reason that the program in bpf/ gives it, as long
 // as there is no template and no budget is used up.
-func Classify(b []byte, stripped uint16, routers map[loader.Slot]loader.Router, f *packet.Frame) loader.Reason {
-	if err := packet.ParseFrame(b, stripped, f); err != nil {
+func (c *Capture) classify(b []byte, vlan uint16) loader.Reason {
+	f := &c.frame
+	if err := packet.ParseFrame(b, vlan, f); err != nil {
 		return reasonOf(err)
 	}
 	vrid, err := f.VRID()
 	if err != nil {
 		return loader.ReasonTruncated
 	}
-	r, ok := routers[loader.SlotOf(vrid, f.Src.Is6())]
+	r, ok := c.routers[loader.SlotOf(vrid, f.Src.Is6())]
 	switch {
 	case !ok:
 		return loader.ReasonUnknownVRID

@@ -36,6 +36,11 @@ func report(r *result) string {
 	for _, d := range daemons {
 		row("250 instances: last advert → last of 250 announced, "+d, r.Mass[d])
 	}
+	for _, d := range daemons {
+		if n := r.Unsteady[d]; n > 0 {
+			fmt.Fprintf(&b, "\n%s: %d more cuts with 250 instances do not count, because the backup held some addresses before.\n", d, n)
+		}
+	}
 	if len(r.CPU) > 0 {
 		fmt.Fprintf(&b, "\n| 250 instances at 10 ms, steady | CPU master | CPU backup | memory master | memory backup | events to user space |\n|---|---|---|---|---|---|\n")
 		for _, d := range daemons {

@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package transport
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+
+	"github.com/xvrrp/xvrrp/control/packet/packettest"
+	"github.com/xvrrp/xvrrp/loader"
+)
+
+// The packet socket gives a frame the reason that the program in bpf/ gives it;
+// loader/ has the same rows for that program, and fuzzes both parsers.
+func TestClassify(t *testing.T) {
+	slot := loader.SlotOf(packettest.VRID, false)
+	c := &Capture{routers: map[loader.Slot]loader.Router{slot: {Slot: slot, Version: 3, CheckTTL: true}}}
+	at := func(i int, v byte) func([]byte, int, int) []byte {
+		return func(b []byte, ip, _ int) []byte { b[ip+i] = v; return b }
+	}
+	inMessage := func(i int, v byte) func([]byte, int, int) []byte {
+		return func(b []byte, _, p int) []byte { b[p+i] = v; return b }
+	}
+	for name, tc := range map[string]struct {
+		change   func(*packettest.Spec)
+		stripped uint16
+		want     loader.Reason
+	}{
+		"valid":             {func(*packettest.Spec) {}, 0, loader.ReasonEvent},
+		"another protocol":  {func(s *packettest.Spec) { s.Mutate = at(9, 17) }, 0, loader.ReasonNotVRRP},
+		"IHL 4":             {func(s *packettest.Spec) { s.Mutate = at(0, 0x44) }, 0, loader.ReasonBadIPHeader},
+		"fragment":          {func(s *packettest.Spec) { s.Mutate = at(6, 0x20) }, 0, loader.ReasonFragment},
+		"unknown VRID":      {func(s *packettest.Spec) { s.Advert.VRID = 9 }, 0, loader.ReasonUnknownVRID},
+		"IPv6":              {func(s *packettest.Spec) { s.IPv6 = true }, 0, loader.ReasonUnknownVRID},
+		"VLAN in the frame": {func(s *packettest.Spec) { s.VLANs = []uint16{7} }, 0, loader.ReasonOtherVLAN},
+		"VLAN taken off":    {func(*packettest.Spec) {}, 7, loader.ReasonOtherVLAN},
+		"TTL 64":            {func(s *packettest.Spec) { s.TTL = 64 }, 0, loader.ReasonBadTTL},
+		"version 2":         {func(s *packettest.Spec) { *s = packettest.Valid(2) }, 0, loader.ReasonBadVersion},
+		"type 2":            {func(s *packettest.Spec) { s.Mutate = inMessage(0, 0x32) }, 0, loader.ReasonBadType},
+		"count 0":           {func(s *packettest.Spec) { s.Mutate = inMessage(3, 0) }, 0, loader.ReasonBadCount},
+		"count lies":        {func(s *packettest.Spec) { s.Mutate = inMessage(3, 9) }, 0, loader.ReasonBadLength},
+		"cut": {func(s *packettest.Spec) {
+			s.Mutate = func(b []byte, _, _ int) []byte { return b[:len(b)-4] }
+		}, 0, loader.ReasonTruncated},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := packettest.Valid(3)
+			tc.change(&s)
+			assert.Equal(t, tc.want, c.classify(s.Build(), tc.stripped), "%v", tc.want)
+		})
+	}
+}
