@@ -22,7 +22,6 @@ const (
 
 	AuthNone = 0
 	AuthPass = 1
-	AuthAH   = 2
 
 	// MaxInterval is the largest advert interval of version 3: twelve bits of
 	// centiseconds.

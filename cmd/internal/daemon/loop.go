@@ -95,12 +95,11 @@ type order struct {
 
 // loopStats is what the loop measures of itself.
 type loopStats struct {
-	wakeups    atomic.Uint64
-	handled    histogram // kernel stamp of an event to the end of its handling
-	judged     histogram // deadline to the moment the loop acted on it
-	lost       atomic.Uint64
-	graces     atomic.Uint64
-	lastWakeup atomic.Int64
+	wakeups atomic.Uint64
+	handled histogram // kernel stamp of an event to the end of its handling
+	judged  histogram // deadline to the moment the loop acted on it
+	lost    atomic.Uint64
+	graces  atomic.Uint64
 }
 
 func newLoop(insts []*instance, ifaces []*iface, host *vip.Host) (*loop, error) {
@@ -188,7 +187,6 @@ func (l *loop) run(realtime int, ready func()) error {
 func (l *loop) turn() {
 	l.now = control.Instant(clock.Now())
 	l.stats.wakeups.Add(1)
-	l.stats.lastWakeup.Store(int64(l.now))
 	l.drain()
 	if l.now >= l.next {
 		l.clearTimer()
