@@ -1,0 +1,265 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package control
+
+import "time"
+
+// SessionState is a state of BFD, RFC 5880 section 4.1. A session of S-BFD has
+// no Init.
+type SessionState uint8
+
+const (
+	SessionAdminDown SessionState = iota
+	SessionDown
+	SessionInit
+	SessionUp
+)
+
+func (s SessionState) String() string {
+	return [...]string{"AdminDown", "Down", "Init", "Up"}[s&3]
+}
+
+// Diag is a diagnostic code, RFC 5880 section 4.1.
+type Diag uint8
+
+const (
+	DiagNone          Diag = 0
+	DiagDetectionTime Diag = 1
+	DiagEchoFailed    Diag = 2
+	DiagNeighborDown  Diag = 3
+	DiagPathDown      Diag = 5
+	DiagAdminDown     Diag = 7
+)
+
+func (d Diag) String() string {
+	switch d {
+	case DiagNone:
+		return "none"
+	case DiagDetectionTime:
+		return "control_detection_time_expired"
+	case DiagEchoFailed:
+		return "echo_function_failed"
+	case DiagNeighborDown:
+		return "neighbor_signaled_session_down"
+	case DiagPathDown:
+		return "path_down"
+	case DiagAdminDown:
+		return "administratively_down"
+	}
+	return "unknown"
+}
+
+// Times of a Session.
+const (
+	// slowProbe is the interval while the session is not Up, RFC 5880 section
+	// 6.8.3.
+	slowProbe = time.Second
+	// A confirmation burst is confirmProbes probes, each on a source port of
+	// its own so that they meet other receive queues, and confirmWait for
+	// their answers.
+	confirmProbes = 3
+	confirmGap    = 100 * time.Microsecond
+	confirmWait   = 500 * time.Microsecond
+	// confirmLate is how late the end of that wait may be judged. Whoever comes
+	// later was held up, and what was sent to it may have been, too: it asks
+	// again.
+	confirmLate = 500 * time.Microsecond
+	// A session that went Down counts again after holdFirst, twice as long
+	// each time, but for those that were Up for longer than holdLongest.
+	holdFirst   = time.Second
+	holdLongest = time.Minute
+)
+
+// ProbePorts is the number of source ports that Probe chooses from.
+const ProbePorts = 1 + confirmProbes
+
+// SessionConfig of a Session.
+type SessionConfig struct {
+	Interval   time.Duration // between probes, 300 µs to 1 s
+	Multiplier int           // unanswered probes that make a peer suspect, 1 to MultiplierMax
+	Echo       bool          // unaffiliated echo, RFC 9747: only the diagnostic differs
+}
+
+// MultiplierMax is the largest Multiplier.
+const MultiplierMax = 50
+
+// Verdict is what Observe finds.
+type Verdict uint8
+
+const (
+	VerdictNone Verdict = iota
+	// VerdictUp says that the session is Up and counts from now on.
+	VerdictUp
+	// VerdictDown says that the peer does not answer.
+	VerdictDown
+	// VerdictAdminDown says that the peer answers, and that it serves no
+	// longer.
+	VerdictAdminDown
+)
+
+// Session is the initiator of S-BFD for one peer, RFC 7880 section 7.3. It
+// counts probes that were really sent and not answered: an initiator that is
+// held up sends none, and is late instead of wrong. Its zero value is unused;
+// see Open.
+type Session struct {
+	cfg      SessionConfig
+	state    SessionState
+	diag     Diag
+	since    Instant
+	answered Instant // newest answer
+	good     int     // observations with a new answer in a row
+	holdTill Instant // Up does not count before
+	downs    uint
+
+	sent  [MultiplierMax]Instant // of probes that are not answered, oldest first
+	n     int
+	next  Instant // next probe, or the end of the wait for the burst's answers
+	burst int     // probes of the confirmation that were sent
+	in    bool    // a confirmation runs
+}
+
+// Open starts the session: Down, with a probe due.
+func (s *Session) Open(now Instant, cfg SessionConfig) {
+	*s = Session{cfg: cfg, state: SessionDown, since: now, next: now}
+}
+
+// Reopen starts it anew for the same peer, and remembers whether it flaps.
+func (s *Session) Reopen(now Instant, cfg SessionConfig) {
+	downs, hold := s.downs, s.holdTill
+	s.Open(now, cfg)
+	s.downs, s.holdTill = downs, hold
+}
+
+// State returns the state, since when, and the diagnostic of the last change.
+func (s *Session) State() (SessionState, Instant, Diag) { return s.state, s.since, s.diag }
+
+// Deadline returns when Observe and Probe want to be called.
+func (s *Session) Deadline() Instant { return s.next }
+
+// Unanswered returns the number of probes without an answer and the time of
+// the oldest.
+func (s *Session) Unanswered() (int, Instant) { return s.n, s.sent[0] }
+
+// Observe takes the newest answer that the kernel recorded, with the state
+// that it carries, and judges.
+func (s *Session) Observe(now, answer Instant, says SessionState) Verdict {
+	if answer > s.answered {
+		s.answered = answer
+		s.forget(answer)
+		s.in = false
+		if says == SessionAdminDown || says == SessionDown {
+			s.good = 0
+			if s.state == SessionUp {
+				return s.leave(now, SessionAdminDown, DiagNeighborDown, VerdictAdminDown)
+			}
+			if s.state != SessionAdminDown {
+				s.state, s.diag, s.since = SessionAdminDown, DiagNeighborDown, now
+			}
+			return VerdictNone
+		}
+		if s.good == 0 {
+			s.next = min(s.next, now) // someone is there: no need to be slow
+		}
+		s.good++
+	}
+	switch {
+	case s.state != SessionUp:
+		return s.rise(now)
+	case s.in && s.burst == confirmProbes && now >= s.next:
+		if now.Sub(s.next) > confirmLate {
+			s.confirm(now)
+			return VerdictNone
+		}
+		diag := DiagDetectionTime
+		if s.cfg.Echo {
+			diag = DiagEchoFailed
+		}
+		return s.leave(now, SessionDown, diag, VerdictDown)
+	case !s.in && s.n >= s.cfg.Multiplier && now.Sub(s.sent[0]) >= s.cfg.Interval*time.Duration(s.cfg.Multiplier):
+		s.confirm(now)
+	}
+	return VerdictNone
+}
+
+// rise takes a session Up that is answered well.
+func (s *Session) rise(now Instant) Verdict {
+	if s.n >= s.cfg.Multiplier {
+		s.good, s.n = 0, 0 // the answers have ended again
+	}
+	if s.good < s.cfg.Multiplier || now < s.holdTill {
+		return VerdictNone
+	}
+	s.state, s.diag, s.since = SessionUp, DiagNone, now
+	return VerdictUp
+}
+
+func (s *Session) leave(now Instant, to SessionState, diag Diag, v Verdict) Verdict {
+	if now.Sub(s.since) > holdLongest {
+		s.downs = 0
+	}
+	if v == VerdictDown {
+		s.holdTill = now.Add(min(holdFirst<<s.downs, holdLongest))
+		s.downs = min(s.downs+1, 6)
+	}
+	s.state, s.diag, s.since = to, diag, now
+	s.good, s.n, s.in = 0, 0, false
+	s.next = now.Add(slowProbe)
+	return v
+}
+
+func (s *Session) confirm(now Instant) { s.in, s.burst, s.next = true, 0, now }
+
+// forget drops the probes that were sent before an answer arrived: whoever
+// answered was there.
+func (s *Session) forget(answer Instant) {
+	kept := 0
+	for _, at := range s.sent[:s.n] {
+		if at > answer {
+			s.sent[kept] = at
+			kept++
+		}
+	}
+	s.n = kept
+}
+
+// Probe says whether a probe is due, and on which of the source ports. Sent
+// must follow.
+func (s *Session) Probe(now Instant) (port int, due bool) {
+	if now < s.next || s.in && s.burst == confirmProbes {
+		return 0, false
+	}
+	if s.in {
+		return 1 + s.burst, true
+	}
+	return 0, true
+}
+
+// Sent says whether the kernel took the probe.
+func (s *Session) Sent(now Instant, took bool) {
+	if took {
+		if s.n == len(s.sent) {
+			copy(s.sent[1:], s.sent[2:]) // the oldest stays
+			s.n--
+		}
+		s.sent[s.n] = now
+		s.n++
+	}
+	switch {
+	case s.in && !took:
+		s.next = now.Add(s.cfg.Interval)
+	case s.in:
+		s.burst++
+		s.next = now.Add(confirmGap)
+		if s.burst == confirmProbes {
+			s.next = now.Add(confirmWait)
+		}
+	case s.state != SessionUp && (s.good == 0 || now < s.holdTill):
+		s.next = now.Add(slowProbe)
+	default:
+		// From the plan, so that lateness does not add up; what was missed is
+		// not sent.
+		if s.next = s.next.Add(s.cfg.Interval); s.next <= now {
+			s.next = now.Add(s.cfg.Interval)
+		}
+	}
+}
