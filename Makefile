@@ -43,10 +43,12 @@ unit: ## Tests that need no root; the others skip themselves
 
 .PHONY: fuzz
 fuzz: ## Fuzz every parser for $(FUZZTIME)
-	go test -run XXX -fuzz FuzzDecode -fuzztime $(FUZZTIME) ./control/packet
+	go test -run XXX -fuzz "FuzzDecode$$" -fuzztime $(FUZZTIME) ./control/packet
+	go test -run XXX -fuzz FuzzDecodeBFD -fuzztime $(FUZZTIME) ./control/packet
 	go test -run XXX -fuzz FuzzParseFrame -fuzztime $(FUZZTIME) ./control/packet
-	go test -run XXX -fuzz FuzzParse -fuzztime $(FUZZTIME) ./control/config
+	go test -run XXX -fuzz "FuzzParse$$" -fuzztime $(FUZZTIME) ./control/config
 	go test -run XXX -fuzz FuzzDifferential -fuzztime $(FUZZTIME) ./loader
+	go test -run XXX -fuzz FuzzReflector -fuzztime $(FUZZTIME) ./loader
 
 .PHONY: kernels
 kernels: deps-kernels ## Run the tests of loader/ on Debian's 6.1 and 6.12 kernels under qemu (3 minutes)

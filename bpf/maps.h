@@ -24,6 +24,49 @@ struct {
 	__type(value, struct xvrrp_slot);
 } slots SEC(".maps");
 
+/* Whether the daemon lives. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__type(key, __u32);
+	__type(value, struct xvrrp_lease);
+} lease SEC(".maps");
+
+/* Other masters of our virtual routers; by slot. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, XVRRP_SLOTS);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__type(key, __u32);
+	__type(value, struct xvrrp_fence);
+} fences SEC(".maps");
+
+/* Slot of a virtual address on this interface; IPv4, network order. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 64); /* raised by user space */
+	__type(key, __be32);
+	__type(value, __u32);
+} vips SEC(".maps");
+
+/* The addresses that adverts are sent from. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, XVRRP_SLOTS);
+	__type(key, __be32);
+	__type(value, struct xvrrp_local);
+} locals SEC(".maps");
+
+/* S-BFD sessions whose initiator we are. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, XVRRP_SESSIONS);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__type(key, __u32);
+	__type(value, struct xvrrp_session);
+} sessions SEC(".maps");
+
 /* One value, summed over CPUs by the reader; no atomics needed. */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
@@ -45,7 +88,7 @@ struct {
 	__type(value, struct xvrrp_bucket);
 } budgets SEC(".maps");
 
-/* Budget of one source for one virtual router. Updates from two CPUs may race
+/* Budget of one source for one virtual router, or for S-BFD. Updates from two CPUs may race
  * and then admit a little more, which the interface's budget bounds. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);

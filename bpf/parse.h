@@ -1,13 +1,16 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* From a frame to a VRRP message: Ethernet, up to two VLAN tags, IPv4 with
- * options or IPv6. Names end in _be for network byte order. */
+ * options or IPv6. Names end in _be for network byte order. What is not VRRP
+ * is left with the place and the type of its third layer. */
 #ifndef XVRRP_PARSE_H
 #define XVRRP_PARSE_H
 
 #define ETHERTYPE_IPV4_BE bpf_htons(0x0800)
+#define ETHERTYPE_ARP_BE bpf_htons(0x0806)
 #define ETHERTYPE_IPV6_BE bpf_htons(0x86dd)
 #define ETHERTYPE_VLAN_BE bpf_htons(0x8100)
 #define ETHERTYPE_QINQ_BE bpf_htons(0x88a8)
+#define PROTO_UDP 17
 #define PROTO_VRRP 112
 #define VLAN_ID_MASK 0x0fff
 #define IPV4_FRAGMENT_BE bpf_htons(0x3fff) /* more fragments, or an offset */
@@ -20,6 +23,9 @@ struct vlan_tag {
 struct advert {
 	__u8 src[16]; /* an IPv4 address uses the first four bytes */
 	__u8 dst[16];
+	__u8 mac[6];
+	__be16 ethertype_be;
+	const void *l3;
 	const __u8 *payload;
 	__u16 vlan_outer;
 	__u16 vlan_inner;
@@ -78,6 +84,7 @@ static __always_inline int parse_frame(const void *data, const void *end, struct
 
 	if (at > end)
 		return XVRRP_REASON_not_vrrp;
+	__builtin_memcpy(a->mac, eth->h_source, sizeof(a->mac));
 	ethertype_be = eth->h_proto;
 	for (i = 0; i < 2; i++) {
 		const struct vlan_tag *tag = at;
@@ -93,6 +100,8 @@ static __always_inline int parse_frame(const void *data, const void *end, struct
 		ethertype_be = tag->ethertype_be;
 		at = tag + 1;
 	}
+	a->ethertype_be = ethertype_be;
+	a->l3 = at;
 	if (ethertype_be == ETHERTYPE_IPV4_BE)
 		return parse_ipv4(at, end, a);
 	if (ethertype_be == ETHERTYPE_IPV6_BE)

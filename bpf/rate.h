@@ -15,6 +15,8 @@ struct xvrrp_rate {
 
 /* A router at the smallest interval sends 100 adverts a second. */
 const volatile struct xvrrp_rate rate_source = RATE(200, 50);
+/* The shortest interval is 0.3 ms; a confirmation burst comes on top. */
+const volatile struct xvrrp_rate rate_sbfd = RATE(5000, 100);
 /* 250 virtual routers that change hands at once, and then some. */
 const volatile struct xvrrp_rate rate_budget[XVRRP_BUDGET_MAX] = {
 	[XVRRP_BUDGET_VALID] = RATE(20000, 2000),
@@ -22,6 +24,7 @@ const volatile struct xvrrp_rate rate_budget[XVRRP_BUDGET_MAX] = {
 	/* Others' virtual routers may cross this host, so the rate is generous:
 	 * it is there to keep a flood from the network stack. */
 	[XVRRP_BUDGET_UNKNOWN] = RATE(40000, 4000),
+	[XVRRP_BUDGET_CONFLICT] = RATE(20, 20),
 };
 
 static __always_inline int bucket_take(struct xvrrp_bucket *b, const volatile struct xvrrp_rate *r,
@@ -54,15 +57,16 @@ static __always_inline int budget_take(__u32 budget, __u64 now)
 	return bucket_take(b, &rate_budget[budget], now);
 }
 
-static __always_inline int source_take(const struct xvrrp_source *key, __u64 now)
+static __always_inline int source_take(const struct xvrrp_source *key,
+				       const volatile struct xvrrp_rate *r, __u64 now)
 {
 	struct xvrrp_bucket *b = bpf_map_lookup_elem(&sources, key);
 	struct xvrrp_bucket fresh = {};
 
 	if (b)
-		return bucket_take(b, &rate_source, now);
+		return bucket_take(b, r, now);
 	fresh.last_ns = now;
-	fresh.credit_ns = rate_source.burst_ns - rate_source.cost_ns;
+	fresh.credit_ns = r->burst_ns - r->cost_ns;
 	bpf_map_update_elem(&sources, key, &fresh, BPF_ANY);
 	return 1;
 }

@@ -39,7 +39,22 @@
 	X(rate_source)    /* over the rate of one source for one VRID */       \
 	X(rate_interface) /* over the rate of the interface */                 \
 	X(ring_full)      /* user space did not keep up */                     \
-	X(event)          /* delivered to user space */
+	X(event)          /* delivered to user space */                        \
+	X(vip_conflict)   /* ARP: another MAC speaks for our address */        \
+	X(fenced_arp)     /* fence: ARP for or from the address */             \
+	X(fenced_data)    /* fence: packet to or from the address */           \
+	X(sbfd_reflected) /* S-BFD probe, answered Up */                       \
+	X(sbfd_refused)   /* S-BFD probe, answered AdminDown */                \
+	X(sbfd_reply)     /* answer to a probe of ours */                      \
+	X(sbfd_bad_ttl)   /* S-BFD: TTL says that it crossed a router */       \
+	X(sbfd_bad_length) /* S-BFD: lengths contradict, or authentication */  \
+	X(sbfd_bad_version) /* S-BFD: not BFD version 1 */                     \
+	X(sbfd_bad_flags) /* S-BFD: multipoint or authentication bit */        \
+	X(sbfd_bad_multiplier) /* S-BFD: Detect Mult is 0 */                   \
+	X(sbfd_bad_discriminator) /* S-BFD: 0, or not ours */                  \
+	X(sbfd_bad_source) /* S-BFD: off-link, or no unicast frame */          \
+	X(sbfd_looped)    /* S-BFD: a reflector's or our own frame came back */ \
+	X(sbfd_rate)      /* S-BFD: over the rate of one source */
 
 enum xvrrp_reason {
 #define XVRRP_ENUM(name) XVRRP_REASON_##name,
@@ -63,6 +78,7 @@ struct xvrrp_counters {
 
 enum xvrrp_router_flag {
 	XVRRP_ROUTER_CHECK_TTL = 1,
+	XVRRP_ROUTER_FENCE = 2, /* see fence.h */
 };
 
 /* The steady advert of the current master, installed by user space after it
@@ -71,7 +87,8 @@ struct xvrrp_template {
 	__u32 len;
 	__u8 src[16];
 	__u8 dst[16];
-	__u32 pad;
+	__u8 mac[6]; /* source of the frame */
+	__u8 pad[6];
 	__u64 payload[XVRRP_PAYLOAD_MAX / 8];
 };
 
@@ -79,7 +96,60 @@ struct xvrrp_router {
 	__u8 version; /* 2 or 3; 0: not ours */
 	__u8 flags;   /* enum xvrrp_router_flag */
 	__u16 vlan;   /* VLAN that adverts carry here, 0 for none */
+	__u8 master;  /* user space is in MASTER */
+	__u8 pad[3];
 	struct xvrrp_template template;
+	/* Our own advert, for the fence: what another master of this virtual
+	 * router has to say, but for priority, interval and checksum. */
+	__u32 own_len;
+	__u32 pad2;
+	__u64 own[XVRRP_PAYLOAD_MAX / 8];
+};
+
+/* The lease of the daemon. It holds for as long as the event loop renews it,
+ * and ends with the process. */
+struct xvrrp_lease {
+	__u64 until_ns; /* 0: ended */
+	__u64 ended_ns; /* when the process exited */
+	__u64 fence_until_ns; /* no fence holds longer; 0: there was none */
+	__u32 tgid;     /* whose exit ends the lease */
+	__u32 masters;  /* virtual routers that are served from here */
+	__u8 mac[6];    /* of the interface */
+	__u8 pad[2];
+};
+
+/* What was heard of another master while we were one ourselves. */
+struct xvrrp_fence {
+	__u64 first_ns;
+	__u64 last_ns;
+	__u64 hold_ns; /* silence after which that master does not count */
+	__u32 seen;    /* consistent adverts in a row */
+	__u8 src[16];
+	__u8 mac[6];
+	__u8 pad[6];
+};
+
+#define XVRRP_FENCE_ADVERTS 3
+
+/* An address that adverts are sent from. Its number in host order is the
+ * discriminator of the reflector. */
+struct xvrrp_local {
+	__be32 mask;
+	__u32 reflect;
+};
+
+/* A session of the initiator. User space writes the first four fields, the
+ * program the others. The index is the low bits of local. */
+#define XVRRP_SESSIONS 64
+struct xvrrp_session {
+	__u32 local;   /* our discriminator; 0: unused */
+	__u32 remote;  /* the reflector's */
+	__be32 peer;
+	__u32 echo;    /* unaffiliated echo, RFC 9747 */
+	__u64 last_ns; /* arrival of the last answer */
+	__u64 replies;
+	__u32 state;   /* RFC 5880 section 4.1, of the last answer */
+	__u32 diag;
 };
 
 /* Liveness of the current master, written only on a template match. */
@@ -106,6 +176,8 @@ struct xvrrp_event {
 	__u16 copied;      /* bytes of payload that follow */
 	__u8 src[16];
 	__u8 dst[16];
+	__u8 mac[6]; /* source of the frame, or sender of the ARP packet */
+	__u8 pad2[2];
 	__u8 payload[XVRRP_PAYLOAD_MAX];
 };
 
@@ -118,14 +190,17 @@ struct xvrrp_bucket {
 
 struct xvrrp_source {
 	__u8 addr[16];
-	__u16 slot;
+	__u16 slot; /* or XVRRP_SOURCE_SBFD */
 	__u8 pad[6];
 };
+
+#define XVRRP_SOURCE_SBFD 0xffff
 
 enum xvrrp_budget {
 	XVRRP_BUDGET_VALID,
 	XVRRP_BUDGET_INVALID,
 	XVRRP_BUDGET_UNKNOWN,
+	XVRRP_BUDGET_CONFLICT,
 	XVRRP_BUDGET_MAX,
 };
 

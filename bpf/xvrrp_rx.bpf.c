@@ -4,13 +4,16 @@
  * and records the liveness of the current master. It holds no election rule:
  * an advert is steady if it repeats, byte for byte, the one that user space
  * installed as the template; whatever differs is an event that user space
- * judges. See README.md in this folder for verdicts and maps.
+ * judges. Beside that: S-BFD (sbfd.h), lease and fence (fence.h), and ARP in
+ * which another host speaks for an address of ours. See README.md in this
+ * folder for verdicts and maps.
  */
 #include <stddef.h>
 #include <linux/bpf.h>
 #include <linux/if_ether.h>
 #include <linux/ip.h>
 #include <linux/ipv6.h>
+#include <linux/udp.h>
 #include <linux/pkt_cls.h>
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_endian.h>
@@ -20,6 +23,21 @@
 #include "rate.h"
 #include "parse.h"
 
+/* A load that the compiler may not fold into an earlier one. Lengths are read
+ * from the event again and again: the verifier then forgets what a loop taught
+ * it about them, and does not follow every length on its own. */
+#define READ_ONCE(x) (*(const volatile typeof(x) *)&(x))
+
+static __always_inline int same_addr(const __u8 *x, const __u8 *y)
+{
+	const __u32 *p = (const void *)x, *q = (const void *)y;
+
+	return p[0] == q[0] && p[1] == q[1] && p[2] == q[2] && p[3] == q[3];
+}
+
+#include "fence.h"
+#include "sbfd.h"
+
 #define VRRP_ADVERTISEMENT 1
 #define VRRP_TTL 255
 #define VRRP_HEADER 8
@@ -28,6 +46,7 @@
 enum verdict {
 	DROP,
 	PASS,
+	REFLECT, /* the frame was turned into an answer */
 };
 
 /* Nothing else refers to these types; this keeps them in BTF for the Go
@@ -43,10 +62,10 @@ static __always_inline enum verdict leave(enum xvrrp_reason reason, enum verdict
 	struct xvrrp_count *c = bpf_map_lookup_elem(&counters, &zero);
 
 	if (c && reason < XVRRP_REASON_MAX) {
-		if (verdict == PASS)
-			c[reason].pass++;
-		else
+		if (verdict == DROP)
 			c[reason].drop++;
+		else
+			c[reason].pass++;
 	}
 	return verdict;
 }
@@ -88,18 +107,6 @@ static __always_inline void slot_arrival(struct xvrrp_slot *s, __u64 now)
 	s->last_ns = now;
 }
 
-static __always_inline int same_addr(const __u8 *x, const __u8 *y)
-{
-	const __u32 *p = (const void *)x, *q = (const void *)y;
-
-	return p[0] == q[0] && p[1] == q[1] && p[2] == q[2] && p[3] == q[3];
-}
-
-/* A load that the compiler may not fold into an earlier one. Lengths are read
- * from the event again and again: the verifier then forgets what a loop taught
- * it about them, and does not follow every length on its own. */
-#define READ_ONCE(x) (*(const volatile typeof(x) *)&(x))
-
 /* Copies the message into the event, as far as the frame holds it. From here
  * on nothing reads the packet, for the same reason. */
 static __always_inline void gather(struct xvrrp_event *e, const __u8 *p, const void *end)
@@ -130,7 +137,7 @@ static __always_inline int is_template(const struct xvrrp_event *e, const struct
 
 	if (READ_ONCE(e->payload_len) != READ_ONCE(t->len) || READ_ONCE(e->payload_len) & 3)
 		return 0;
-	if (!same_addr(e->src, t->src) || !same_addr(e->dst, t->dst))
+	if (!same_addr(e->src, t->src) || !same_addr(e->dst, t->dst) || !same_mac(e->mac, t->mac))
 		return 0;
 	for (i = 0; i < XVRRP_PAYLOAD_MAX / 4; i++) {
 		if (i * 4 >= READ_ONCE(e->payload_len))
@@ -202,6 +209,7 @@ static __always_inline enum verdict receive_advert(const struct advert *a, const
 	e->payload_len = a->payload_len;
 	__builtin_memcpy(e->src, a->src, sizeof(e->src));
 	__builtin_memcpy(e->dst, a->dst, sizeof(e->dst));
+	__builtin_memcpy(e->mac, a->mac, sizeof(e->mac));
 	gather(e, a->payload, end);
 
 	reason = check(e, r);
@@ -215,7 +223,9 @@ static __always_inline enum verdict receive_advert(const struct advert *a, const
 	if (reason == XVRRP_REASON_event) {
 		__builtin_memcpy(source.addr, e->src, sizeof(source.addr));
 		source.slot = slot;
-		if (!source_take(&source, now))
+		if (r->master)
+			fence_note(e, r, slot);
+		if (!source_take(&source, &rate_source, now))
 			return leave(XVRRP_REASON_rate_source, DROP);
 		if (!budget_take(XVRRP_BUDGET_VALID, now))
 			return leave(XVRRP_REASON_rate_interface, DROP);
@@ -233,19 +243,130 @@ static __always_inline enum verdict receive_advert(const struct advert *a, const
 	return leave(reason, PASS);
 }
 
+/* ARP in which a host speaks for an address of ours: a question or an answer
+ * of another MAC while we are MASTER is news. */
+static __always_inline enum verdict receive_arp(const struct advert *a, const void *end,
+						__u32 ifindex, const struct xvrrp_lease *l)
+{
+	const struct arp_ipv4 *arp = a->l3;
+	struct xvrrp_router *r;
+	struct xvrrp_event *e;
+	__u32 *slot, zero = 0;
+	__be32 sender;
+	__u64 now;
+
+	if ((const void *)(arp + 1) > end || arp->protocol != ETHERTYPE_IPV4_BE ||
+	    arp->hardware_len != 6 || arp->protocol_len != 4)
+		return leave(XVRRP_REASON_not_vrrp, PASS);
+	if (l->fence_until_ns && fenced(l, load_be32(arp->target)))
+		return leave(XVRRP_REASON_fenced_arp, DROP);
+	sender = load_be32(arp->sender);
+	slot = bpf_map_lookup_elem(&vips, &sender);
+	if (!slot || same_mac(arp->sender_mac, l->mac))
+		return leave(XVRRP_REASON_not_vrrp, PASS);
+	r = bpf_map_lookup_elem(&routers, slot);
+	e = bpf_map_lookup_elem(&scratch, &zero);
+	now = bpf_ktime_get_ns();
+	if (!r || !e || !r->master)
+		return leave(XVRRP_REASON_not_vrrp, PASS); /* the master's, as it should be */
+	if (!budget_take(XVRRP_BUDGET_CONFLICT, now))
+		return leave(XVRRP_REASON_vip_conflict, PASS);
+	__builtin_memset(e, 0, offsetof(struct xvrrp_event, payload));
+	e->rx_ns = now;
+	e->ifindex = ifindex;
+	e->family = 4;
+	e->reason = XVRRP_REASON_vip_conflict;
+	__builtin_memcpy(e->src, &sender, sizeof(sender));
+	__builtin_memcpy(e->mac, arp->sender_mac, sizeof(e->mac));
+	/* In the place where an advert has its VRID. */
+	e->payload[0] = 0;
+	e->payload[1] = *slot;
+	e->payload_len = e->copied = 2;
+	bpf_ringbuf_output(&events, e, offsetof(struct xvrrp_event, payload) + 2, 0);
+	return leave(XVRRP_REASON_vip_conflict, PASS);
+}
+
+static __always_inline enum verdict receive_bfd(void *data, struct bfd_frame *f,
+						const struct xvrrp_lease *l)
+{
+	enum xvrrp_reason reason = XVRRP_REASON_not_vrrp;
+	__be32 addr = f->ip.daddr;
+	struct xvrrp_local *local;
+
+	if (f->udp.source == SBFD_PORT_BE && f->udp.dest != SBFD_PORT_BE)
+		reason = bfd_reply(f, 0);
+	else if (f->udp.dest == BFD_ECHO_PORT_BE)
+		reason = bfd_reply(f, 1);
+	else if (f->udp.dest == SBFD_PORT_BE) {
+		local = bpf_map_lookup_elem(&locals, &addr);
+		if (local && local->reflect)
+			reason = bfd_reflect(data, f, local, l);
+	}
+	switch (reason) {
+	case XVRRP_REASON_not_vrrp:
+		return leave(reason, PASS);
+	case XVRRP_REASON_sbfd_reply:
+		/* The kernel would complain of an echo, which has our own address. */
+		return leave(reason, f->udp.dest == BFD_ECHO_PORT_BE ? DROP : PASS);
+	case XVRRP_REASON_sbfd_reflected:
+	case XVRRP_REASON_sbfd_refused:
+		return leave(reason, REFLECT);
+	default:
+		return leave(reason, DROP);
+	}
+}
+
+/* Says whether a UDP packet may be S-BFD or an echo of ours. */
+static __always_inline int may_be_bfd(const struct bfd_frame *f, const void *end)
+{
+	if ((const void *)(&f->udp + 1) > end)
+		return 0;
+	return f->ip.protocol == PROTO_UDP && f->ip.ihl == sizeof(f->ip) / 4 &&
+	       !(f->ip.frag_off & IPV4_FRAGMENT_BE) &&
+	       (f->udp.dest == SBFD_PORT_BE || f->udp.source == SBFD_PORT_BE ||
+		f->udp.dest == BFD_ECHO_PORT_BE);
+}
+
+/* Everything that is not VRRP. */
+static __always_inline enum verdict receive_other(void *data, const struct advert *a,
+						  const void *end, __u32 ifindex)
+{
+	const struct xvrrp_lease *l = the_lease();
+	struct bfd_frame *f = (void *)a->l3;
+
+	if (!l || !f)
+		return leave(XVRRP_REASON_not_vrrp, PASS);
+	if (a->ethertype_be == ETHERTYPE_ARP_BE)
+		return receive_arp(a, end, ifindex, l);
+	if (a->ethertype_be != ETHERTYPE_IPV4_BE || (const void *)(&f->ip + 1) > end)
+		return leave(XVRRP_REASON_not_vrrp, PASS);
+	if (may_be_bfd(f, end)) {
+		if ((const void *)(f + 1) <= end)
+			return receive_bfd(data, f, l);
+		if (bpf_map_lookup_elem(&locals, &(__be32){ f->ip.daddr }))
+			return leave(XVRRP_REASON_sbfd_bad_length, DROP);
+	}
+	if (l->fence_until_ns && fenced(l, f->ip.daddr))
+		return leave(XVRRP_REASON_fenced_data, DROP);
+	return leave(XVRRP_REASON_not_vrrp, PASS);
+}
+
 SEC("xdp.frags")
 int xvrrp_xdp(struct xdp_md *ctx)
 {
-	const void *data = (void *)(long)ctx->data;
+	void *data = (void *)(long)ctx->data;
 	const void *end = (void *)(long)ctx->data_end;
 	struct advert a = {};
 	int reason = parse_frame(data, end, &a);
+	enum verdict verdict;
 
-	if (reason != XVRRP_REASON_event) {
-		leave(reason, PASS);
-		return XDP_PASS;
-	}
-	return receive_advert(&a, end, ctx->ingress_ifindex) == PASS ? XDP_PASS : XDP_DROP;
+	if (reason == XVRRP_REASON_event)
+		verdict = receive_advert(&a, end, ctx->ingress_ifindex);
+	else if (reason == XVRRP_REASON_not_vrrp)
+		verdict = receive_other(data, &a, end, ctx->ingress_ifindex);
+	else
+		verdict = leave(reason, PASS);
+	return verdict == PASS ? XDP_PASS : verdict == DROP ? XDP_DROP : XDP_TX;
 }
 
 static __always_inline int parse_skb(struct __sk_buff *skb, struct advert *a)
@@ -255,24 +376,88 @@ static __always_inline int parse_skb(struct __sk_buff *skb, struct advert *a)
 	return parse_frame((void *)(long)skb->data, (void *)(long)skb->data_end, a);
 }
 
+/* Says whether the program has to see more of an skb than its head. */
+static __always_inline int wants_all(const struct advert *a, const void *end, int reason)
+{
+	if (reason == XVRRP_REASON_event)
+		return 1; /* a message may still sit in a fragment */
+	if (reason != XVRRP_REASON_not_vrrp || !a->l3)
+		return 0;
+	return a->ethertype_be == ETHERTYPE_ARP_BE ||
+	       (a->ethertype_be == ETHERTYPE_IPV4_BE && may_be_bfd(a->l3, end));
+}
+
 /* The same for interfaces without XDP. TC_ACT_UNSPEC lets later programs run. */
 SEC("tcx/ingress")
 int xvrrp_tcx(struct __sk_buff *skb)
 {
-	struct advert peek = {}, a = {};
-	int reason = parse_skb(skb, &peek);
+	struct advert a = {};
+	int reason = parse_skb(skb, &a);
+	enum verdict verdict;
 
-	if (reason == XVRRP_REASON_event) {
-		/* The message may still sit in a fragment of the skb. */
+	if (wants_all(&a, (void *)(long)skb->data_end, reason)) {
 		bpf_skb_pull_data(skb, skb->len);
+		__builtin_memset(&a, 0, sizeof(a));
 		reason = parse_skb(skb, &a);
 	}
-	if (reason != XVRRP_REASON_event) {
-		leave(reason, PASS);
+	if (reason == XVRRP_REASON_event)
+		verdict = receive_advert(&a, (void *)(long)skb->data_end, skb->ifindex);
+	else if (reason == XVRRP_REASON_not_vrrp)
+		verdict = receive_other((void *)(long)skb->data, &a, (void *)(long)skb->data_end,
+					skb->ifindex);
+	else
+		verdict = leave(reason, PASS);
+	if (verdict == REFLECT)
+		return bpf_redirect(skb->ifindex, 0);
+	return verdict == PASS ? TC_ACT_UNSPEC : TC_ACT_SHOT;
+}
+
+/* The fence in the other direction. One stray frame would teach the switch and
+ * the clients the wrong way again. */
+SEC("tcx/egress")
+int xvrrp_egress(struct __sk_buff *skb)
+{
+	const void *end = (void *)(long)skb->data_end;
+	const struct xvrrp_lease *l = the_lease();
+	const struct ethhdr *eth = (void *)(long)skb->data;
+	const struct arp_ipv4 *arp = (const void *)(eth + 1);
+	const struct iphdr *ip = (const void *)(eth + 1);
+
+	if (!l || !l->fence_until_ns || (const void *)(eth + 1) > end)
 		return TC_ACT_UNSPEC;
+	if (eth->h_proto == ETHERTYPE_ARP_BE && (const void *)(arp + 1) <= end &&
+	    fenced(l, load_be32(arp->sender))) {
+		leave(XVRRP_REASON_fenced_arp, DROP);
+		return TC_ACT_SHOT;
 	}
-	return receive_advert(&a, (void *)(long)skb->data_end, skb->ifindex) == PASS ?
-		       TC_ACT_UNSPEC : TC_ACT_SHOT;
+	if (eth->h_proto == ETHERTYPE_IPV4_BE && (const void *)(ip + 1) <= end &&
+	    fenced(l, ip->saddr)) {
+		leave(XVRRP_REASON_fenced_data, DROP);
+		return TC_ACT_SHOT;
+	}
+	return TC_ACT_UNSPEC;
+}
+
+/* Ends the lease with the process. The loader runs this once from inside the
+ * daemon, before it is attached, to learn the daemon's number as the kernel
+ * knows it: in a container it has another one. The leader of a Go process does
+ * not exit before the process does. */
+SEC("raw_tp/sched_process_exit")
+int xvrrp_exit(void *ctx __attribute__((unused)))
+{
+	__u64 id = bpf_get_current_pid_tgid();
+	struct xvrrp_lease *l = the_lease();
+	__u32 tgid = id >> 32;
+
+	if (!l)
+		return 0;
+	if (!l->tgid) {
+		l->tgid = tgid;
+	} else if (l->tgid == tgid && (__u32)id == tgid) {
+		l->until_ns = 0;
+		l->ended_ns = bpf_ktime_get_ns();
+	}
+	return 0;
 }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -88,7 +88,7 @@ func instant(t *testing.T, s string) control.Instant {
 func parseConfig(t *testing.T, words []string) control.Config {
 	cfg := control.Config{
 		VRID: 1, Version: 3, Priority: 100, Interval: time.Second, DownAdverts: 3,
-		Source: netip.MustParseAddr("10.0.0.1"), LowerPrioAnnounce: true,
+		Source: netip.MustParseAddr("10.0.0.1"),
 	}
 	for _, w := range words {
 		key, value, _ := strings.Cut(w, "=")
@@ -107,7 +107,7 @@ func parseConfig(t *testing.T, words []string) control.Config {
 		case "nopreempt":
 			cfg.NoPreempt = true
 		case "silent":
-			cfg.LowerPrioNoAdvert, cfg.LowerPrioAnnounce = true, false
+			cfg.LowerPrioNoAdvert = true
 		case "last_word":
 			cfg.HigherPrioSendAdvert = true
 		case "owner_ignore":
@@ -135,6 +135,12 @@ func parseEvent(t *testing.T, now control.Instant, interval time.Duration, words
 		return control.Event{Kind: control.EventExpire}
 	case "refresh":
 		return control.Event{Kind: control.EventRefresh, At: instant(t, words[1])}
+	case "peer_down", "peer_left":
+		return control.Event{
+			Kind: control.EventPeerDown, Source: netip.MustParseAddr(words[1]), Left: words[0] == "peer_left",
+		}
+	case "stall":
+		return control.Event{Kind: control.EventStall, Gap: instant(t, words[1]).Sub(0)}
 	case "link":
 		n, err := strconv.Atoi(words[1])
 		require.NoError(t, err)

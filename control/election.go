@@ -116,6 +116,12 @@ func (r *Router) follow(ev Event) {
 }
 
 func (r *Router) advertInMaster(now Instant, ev Event, out []Action) []Action {
+	if r.leaving {
+		if ev.Priority > 0 {
+			r.nextAdvert = min(r.nextAdvert, now.Add(handoverLinger))
+		}
+		return out
+	}
 	if ev.Priority == 0 {
 		// RFC 9568 section 6.4.3: say at once who is the master.
 		r.nextAdvert = now.Add(r.cfg.Interval)
@@ -125,15 +131,31 @@ func (r *Router) advertInMaster(now Instant, ev Event, out []Action) []Action {
 		return out
 	}
 	if ev.Priority > r.priority || ev.Priority == r.priority && r.cfg.Source.Less(ev.Source) {
-		if r.cfg.HigherPrioSendAdvert {
-			out = append(out, Action{Kind: ActionAdvert, Priority: r.priority})
-		}
-		out = append(out, Action{Kind: ActionRelease})
-		out = r.becomeBackup(now, ReasonHigherPriority, out)
-		r.follow(ev)
-		return append(out, Action{Kind: ActionTemplate})
+		return r.yield(now, ev, ReasonHigherPriority, out)
+	}
+	if r.stalled && r.cfg.NoPreempt {
+		// It was replaced while it slept, and does not preempt.
+		return r.yield(now, ev, ReasonStalled, out)
+	}
+	if r.stalled {
+		r.stalled = false
+		r.nextAdvert = now.Add(r.cfg.Interval)
 	}
 	return r.reassert(now, out)
+}
+
+// yield follows another master.
+func (r *Router) yield(now Instant, ev Event, why Reason, out []Action) []Action {
+	// To the one that this router replaced when it fell silent it says so: if
+	// only the network between them had failed, that one was master all along
+	// and has to announce its addresses again.
+	if r.cfg.HigherPrioSendAdvert || ev.Source == r.tookOver {
+		out = append(out, Action{Kind: ActionAdvert, Priority: r.priority})
+	}
+	out = append(out, Action{Kind: ActionRelease})
+	out = r.becomeBackup(now, why, out)
+	r.follow(ev)
+	return append(out, Action{Kind: ActionTemplate})
 }
 
 // reassert answers a losing advert, RFC 9568 section 6.4.3 (its Adver_Timer is
@@ -147,8 +169,5 @@ func (r *Router) reassert(now Instant, out []Action) []Action {
 	if !r.cfg.LowerPrioNoAdvert {
 		out = append(out, Action{Kind: ActionAdvert, Priority: r.priority})
 	}
-	if r.cfg.LowerPrioAnnounce {
-		out = append(out, Action{Kind: ActionAnnounce})
-	}
-	return out
+	return append(out, Action{Kind: ActionAnnounce})
 }

@@ -32,11 +32,15 @@ const (
 	ReasonLinkDown
 	ReasonLinkUp
 	ReasonShutdown
+	ReasonFastDetect
+	ReasonPeerLeft
+	ReasonStalled
+	ReasonMax
 )
 
 func (r Reason) String() string {
 	return [...]string{"startup", "owner", "master_down", "higher_priority",
-		"link_down", "link_up", "shutdown"}[r]
+		"link_down", "link_up", "shutdown", "fast_detect", "peer_left", "stalled"}[r]
 }
 
 // EventKind is the kind of an Event.
@@ -58,6 +62,12 @@ const (
 	EventAdvert
 	// EventLink reports that link number Link is up or Down.
 	EventLink
+	// EventPeerDown says that Source is dead, or serves no longer (Left): if it
+	// is the master, its Master_Down_Timer fires now.
+	EventPeerDown
+	// EventStall says that this host did nothing for the time Gap, which ends
+	// now. It comes before what arrived meanwhile.
+	EventStall
 )
 
 // Event is something that happened. It is a value, so that handing it over
@@ -70,6 +80,8 @@ type Event struct {
 	Interval time.Duration
 	Link     int
 	Down     bool
+	Left     bool
+	Gap      time.Duration
 }
 
 // ActionKind is the kind of an Action.
@@ -82,7 +94,8 @@ const (
 	ActionTakeover
 	// ActionRelease removes the addresses and ends every announcement.
 	ActionRelease
-	// ActionAnnounce repeats the announcements after a losing advert.
+	// ActionAnnounce repeats the announcements: another host may have made
+	// others of the same addresses.
 	ActionAnnounce
 	// ActionTemplate makes the advert of the current event the template of
 	// the kernel's fast path.

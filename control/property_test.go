@@ -44,6 +44,8 @@ type node struct {
 	router  *control.Router
 	stalled control.Instant // frozen until then; 0 if it runs
 	inbox   []frame         // arrived while frozen
+	asleep  control.Instant // when it was frozen
+	again   bool            // starts again once it has left
 	owns    bool
 }
 
@@ -157,6 +159,9 @@ func (w *world) run(until control.Instant) {
 // wake is one turn of a node's loop: first what arrived, then the deadline.
 func (w *world) wake(i int) {
 	n := w.nodes[i]
+	if n.stalled > 0 {
+		w.step(i, control.Event{Kind: control.EventStall, Gap: w.now.Sub(n.asleep)})
+	}
 	n.stalled = 0
 	for _, f := range n.inbox {
 		w.hear(i, f)
@@ -165,25 +170,40 @@ func (w *world) wake(i int) {
 	if due, ok := n.router.Deadline(); ok && due <= w.now {
 		w.step(i, control.Event{Kind: control.EventExpire})
 	}
+	w.restart(i)
+}
+
+// restart starts a node again that has left.
+func (w *world) restart(i int) {
+	if n := w.nodes[i]; n.again && n.router.State() == control.Init {
+		n.again = false
+		w.step(i, control.Event{Kind: control.EventStartup})
+	}
 }
 
 func (w *world) fault() {
 	i := w.rng.IntN(len(w.nodes))
 	n := w.nodes[i]
-	switch w.rng.IntN(6) {
+	switch w.rng.IntN(7) {
 	case 0: // crash without a word, addresses gone with the host
 		n.router, n.owns, n.inbox, n.stalled = control.New(n.cfg), false, nil, 0
 		w.step(i, control.Event{Kind: control.EventStartup})
 	case 1: // orderly restart
+		n.again = true
 		w.step(i, control.Event{Kind: control.EventShutdown})
-		w.step(i, control.Event{Kind: control.EventStartup})
+		w.restart(i)
 	case 2:
 		w.cut[i] = !w.cut[i]
 	case 3:
 		w.step(i, control.Event{Kind: control.EventLink, Down: w.rng.IntN(2) == 0})
 	case 4:
 		if n.stalled == 0 {
+			n.asleep = w.now
 			n.stalled = w.now.Add(time.Duration(w.rng.Int64N(int64(10 * w.interval()))))
+		}
+	case 6: // the fast detector is wrong, or right
+		if master, _ := n.router.Master(); master.IsValid() && n.stalled == 0 {
+			w.step(i, control.Event{Kind: control.EventPeerDown, Source: master, Left: w.rng.IntN(2) == 0})
 		}
 	case 5:
 		w.loss = []float64{0, 0.05, 0.3, 0.9}[w.rng.IntN(4)]

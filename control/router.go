@@ -57,8 +57,6 @@ type Config struct {
 	SkipCheckAddrs bool
 	// LowerPrioNoAdvert keeps a master silent when it hears a losing advert.
 	LowerPrioNoAdvert bool
-	// LowerPrioAnnounce repeats the announcements in that case.
-	LowerPrioAnnounce bool
 	// HigherPrioSendAdvert sends a last advert before yielding.
 	HigherPrioSendAdvert bool
 	// OwnerIgnoreAdverts makes the owner deaf to other masters.
@@ -89,7 +87,30 @@ type Router struct {
 	// As a master:
 	nextAdvert Instant
 	reassertAt Instant // no answer to a losing advert before
+	// tookOver is the master that fell silent, which this router replaced.
+	tookOver netip.Addr
+	// stalled says that this host slept for so long that another may have
+	// replaced it, and that it has sent nothing since.
+	stalled bool
+	// leaving says that it has resigned and serves until nextAdvert, or until
+	// its successor is there.
+	leaving bool
 }
+
+const (
+	// handoverLinger is how long a router that resigned still serves after its
+	// successor's first advert: clients learn of it a moment later.
+	handoverLinger = 10 * time.Millisecond
+	// handoverMargin is given to a successor on top of its Skew_Time.
+	handoverMargin = 100 * time.Millisecond
+	// takeoverAdverts is the number of adverts with which a router replaces one
+	// that fell silent. Should that one's daemon be dead or hang, its fence
+	// asks for as many (XVRRP_FENCE_ADVERTS); then two never serve at once.
+	takeoverAdverts = 3
+	// stallGrace is what a master that slept leaves the kernel to deliver what
+	// came meanwhile before it speaks.
+	stallGrace = 500 * time.Microsecond
+)
 
 // New returns a Router in INIT.
 func New(cfg Config) *Router {
@@ -115,6 +136,9 @@ func (r *Router) Priority() uint8 { return r.priority }
 // priority, or an invalid address.
 func (r *Router) Master() (netip.Addr, uint8) { return r.master, r.masterPriority }
 
+// Leaving says that the Router has resigned, but still serves.
+func (r *Router) Leaving() bool { return r.leaving }
+
 // Deadline returns when the Router wants EventExpire.
 func (r *Router) Deadline() (Instant, bool) {
 	switch r.state {
@@ -139,6 +163,14 @@ func (r *Router) Skew() time.Duration {
 	return of * time.Duration(256-int(r.priority)) / 256
 }
 
+// longestSkew returns the Skew_Time of the lowest priority.
+func (r *Router) longestSkew() time.Duration {
+	if r.cfg.Version == 3 {
+		return r.cfg.Interval
+	}
+	return time.Second
+}
+
 // MasterDownInterval returns the silence after which the master is dead.
 func (r *Router) MasterDownInterval() time.Duration {
 	return time.Duration(r.cfg.DownAdverts)*r.masterInterval + r.Skew()
@@ -157,6 +189,11 @@ func (r *Router) Step(now Instant, ev Event, out []Action) []Action {
 		return r.expire(now, out)
 	case EventRefresh:
 		r.refresh(ev.At)
+		return out
+	case EventPeerDown:
+		return r.peerDown(now, ev, out)
+	case EventStall:
+		r.stall(now, ev.Gap)
 		return out
 	case EventAdvert:
 		switch r.state {
@@ -184,16 +221,72 @@ func (r *Router) startup(now Instant, out []Action) []Action {
 }
 
 func (r *Router) shutdown(now Instant, out []Action) []Action {
-	if r.state == Master {
-		out = append(out, Action{Kind: ActionAdvert, Priority: 0}, Action{Kind: ActionRelease})
+	if r.state != Master {
+		return r.move(now, Init, ReasonShutdown, out)
 	}
-	return r.move(now, Init, ReasonShutdown, out)
+	if r.leaving {
+		return out
+	}
+	// Resign, but serve until a successor has spoken, or could have: that is
+	// the longest Skew_Time there is.
+	r.leaving, r.stalled = true, false
+	r.nextAdvert = now.Add(r.longestSkew() + handoverMargin)
+	return append(out, Action{Kind: ActionAdvert, Priority: 0})
+}
+
+// left ends the service of a router that resigned.
+func (r *Router) left(now Instant, out []Action) []Action {
+	r.leaving = false
+	return r.move(now, Init, ReasonShutdown, append(out, Action{Kind: ActionRelease}))
+}
+
+// peerDown is the master-down timer, fired by a faster detector.
+func (r *Router) peerDown(now Instant, ev Event, out []Action) []Action {
+	if r.state != Backup || !r.master.IsValid() || r.master != ev.Source {
+		return out
+	}
+	if ev.Left {
+		return r.becomeMaster(now, ReasonPeerLeft, out)
+	}
+	return r.becomeMaster(now, ReasonFastDetect, out)
+}
+
+// Slept says whether a master that is late by gap may have been replaced: its
+// last advert was due an interval before that.
+func (r *Router) Slept(gap time.Duration) bool {
+	return gap+r.cfg.Interval > time.Duration(r.cfg.DownAdverts)*r.cfg.Interval
+}
+
+// stall prepares a master for what it missed. A backup needs nothing: the
+// kernel's stamps say what arrived while it slept.
+func (r *Router) stall(now Instant, gap time.Duration) {
+	if r.state != Master || r.leaving || !r.Slept(gap) {
+		return
+	}
+	r.stalled = true
+	r.reassertAt = 0
+	r.nextAdvert = now.Add(stallGrace)
+	if r.cfg.NoPreempt {
+		// Whoever replaced it stays: listen for as long as that one may take
+		// to say so.
+		r.nextAdvert = now.Add(r.cfg.Interval + stallGrace)
+	}
 }
 
 func (r *Router) expire(now Instant, out []Action) []Action {
 	deadline, ok := r.Deadline()
 	if !ok || now < deadline {
 		return out
+	}
+	if r.leaving {
+		return r.left(now, out)
+	}
+	if r.stalled {
+		// Nobody has said otherwise. Announce, too: one that did serve
+		// meanwhile may have gone again.
+		r.stalled = false
+		r.nextAdvert = now.Add(r.cfg.Interval)
+		return append(out, Action{Kind: ActionAdvert, Priority: r.priority}, Action{Kind: ActionAnnounce})
 	}
 	if r.state == Master {
 		// From the deadline, not from now, so that lateness does not add up;
@@ -233,6 +326,11 @@ func (r *Router) link(now Instant, ev Event, out []Action) []Action {
 	r.weigh()
 	switch {
 	case r.state == Init:
+		return out
+	case r.leaving:
+		if r.faults > 0 {
+			return r.left(now, out)
+		}
 		return out
 	case r.faults > 0 && r.state != Fault:
 		if r.state == Master {
@@ -278,8 +376,16 @@ func (r *Router) becomeMaster(now Instant, why Reason, out []Action) []Action {
 	r.reassertAt = 0
 	// The advert goes first: it silences other backups while the addresses
 	// are being added. RFC 9568 section 6.4.2.
-	out = append(out, Action{Kind: ActionAdvert, Priority: r.priority}, Action{Kind: ActionTakeover})
-	return r.move(now, Master, why, out)
+	adverts, silent := 1, r.master
+	if silent.IsValid() && why != ReasonOwner {
+		adverts = takeoverAdverts
+	}
+	for range adverts {
+		out = append(out, Action{Kind: ActionAdvert, Priority: r.priority})
+	}
+	out = r.move(now, Master, why, append(out, Action{Kind: ActionTakeover}))
+	r.tookOver = silent
+	return out
 }
 
 func (r *Router) becomeBackup(now Instant, why Reason, out []Action) []Action {
@@ -296,6 +402,7 @@ func (r *Router) move(now Instant, to State, why Reason, out []Action) []Action 
 		r.preemptAt, r.delayOver = 0, false
 		out = append(out, Action{Kind: ActionForget})
 	}
+	r.tookOver, r.stalled = netip.Addr{}, false
 	if from == to {
 		return out
 	}

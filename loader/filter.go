@@ -3,9 +3,11 @@
 package loader
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/netip"
 	"sync/atomic"
 	"unsafe"
@@ -38,6 +40,11 @@ type Router struct {
 	Version  uint8  // 2 or 3
 	CheckTTL bool   // adverts with a TTL or hop limit other than 255 are invalid
 	VLAN     uint16 // VLAN id that adverts carry on this interface, 0 for none
+	// Addrs are the IPv4 addresses that it has on this interface.
+	Addrs []netip.Addr
+	// Own is an advert of our own, of whatever priority. If the daemon is gone
+	// and another master says the same, Addrs are fenced. Nil: no fence.
+	Own []byte
 }
 
 // Event is one advert as it left the program. Its Payload is valid until the
@@ -49,6 +56,10 @@ type Event struct {
 	Src     netip.Addr
 	Dst     netip.Addr
 	TTL     uint8
+	// MAC is the source of the frame. For ReasonVIPConflict it is the sender
+	// of the ARP packet, Src the address that it speaks for, and the VRID
+	// stands in Payload[1] as in an advert.
+	MAC [6]byte
 	// Reason is ReasonEvent, or the check that the advert failed in the
 	// kernel. User space judges again in either case.
 	Reason Reason
@@ -66,8 +77,13 @@ type Options struct {
 	Modes []Mode
 	// Routers are in place before the first frame is seen.
 	Routers []Router
+	// Locals are the addresses that adverts are sent from.
+	Locals []Local
+	MAC    net.HardwareAddr
 	// PinDir is the folder for pins; none are made if it is empty.
 	PinDir string
+	// Egress attaches a program to tc egress on kernels without tcx.
+	Egress func(ifindex int, prog *ebpf.Program) error
 	// Holder returns the id of the program on the XDP hook, or 0. It is asked
 	// to explain a busy hook.
 	Holder func(ifindex int) uint32
@@ -88,6 +104,17 @@ type Filter struct {
 	slots    []rxXvrrpSlot
 	event    Event
 	mappings [][]byte
+
+	// See guard.go.
+	lease      *rxXvrrpLease
+	fences     []rxXvrrpFence
+	sessions   []rxXvrrpSession
+	roles      map[Slot]Role
+	adopted    map[int]bool
+	egress     *ebpf.Program
+	egressLink attachment
+	exit       *ebpf.Program
+	exitLink   interface{ Close() error }
 }
 
 // Open loads the program, tells it of the virtual routers and attaches it in
@@ -97,7 +124,7 @@ func Open(opts Options) (*Filter, error) {
 	if err := rlimit.RemoveMemlock(); err != nil {
 		return nil, fmt.Errorf("raise the locked-memory limit: %w: %w", ErrUnsupported, err)
 	}
-	f := &Filter{ifindex: opts.Ifindex, ifname: opts.Ifname, pins: pins{dir: opts.PinDir}}
+	f := &Filter{ifindex: opts.Ifindex, ifname: opts.Ifname, pins: pins{dir: opts.PinDir}, roles: map[Slot]Role{}}
 	var errs []error
 	for _, mode := range opts.Modes {
 		err := f.open(mode, opts)
@@ -118,14 +145,30 @@ func (f *Filter) open(mode Mode, opts Options) (err error) {
 			_ = f.release()
 		}
 	}()
-	if err := f.load(mode); err != nil {
+	if err := f.load(mode, opts.Routers); err != nil {
 		return err
 	}
 	if err := f.mapMemory(); err != nil {
 		return err
 	}
+	f.SetMAC(opts.MAC)
 	for _, r := range opts.Routers {
-		f.setRouter(r)
+		if err := f.setRouter(r); err != nil {
+			return err
+		}
+	}
+	for _, l := range opts.Locals {
+		if err := f.setLocal(l); err != nil {
+			return err
+		}
+	}
+	f.adoptFences()
+	if err := f.watchExit(); err != nil {
+		// The lease still runs out, a little later.
+		opts.Log.Warn("the end of the process does not end its lease at once", "iface", f.ifname, "err", err)
+	}
+	if err := f.attachEgress(opts.Egress); err != nil {
+		opts.Log.Warn("the fence holds for incoming packets only", "iface", f.ifname, "err", err)
 	}
 	if err := f.attach(mode, opts.Holder); err != nil {
 		return err
@@ -137,19 +180,24 @@ func (f *Filter) open(mode Mode, opts Options) (err error) {
 	return nil
 }
 
-// load keeps only the program that the mode needs, so that a kernel without
-// tcx does not have to know it, and drops the multi-buffer flag where the
+// load keeps only the receive program that the mode needs, so that a kernel
+// without tcx does not have to know it, and drops the multi-buffer flag where the
 // kernel is older than that (5.18).
-func (f *Filter) load(mode Mode) error {
+func (f *Filter) load(mode Mode, routers []Router) error {
 	spec, err := loadRx()
 	if err != nil {
 		return fmt.Errorf("read the embedded program: %w", err)
 	}
 	keep := mode.program()
-	for name := range spec.Programs {
-		if name != keep {
+	for _, other := range []Mode{ModeNative, ModeTCX} {
+		if name := other.program(); name != keep {
 			delete(spec.Programs, name)
 		}
+	}
+	// Loaded as any tc program: it may have to do without tcx.
+	spec.Programs["xvrrp_egress"].AttachType = ebpf.AttachNone
+	for _, r := range routers {
+		spec.Maps["vips"].MaxEntries += uint32(len(r.Addrs))
 	}
 	coll, err := ebpf.NewCollection(spec)
 	if err != nil && spec.Programs[keep].Flags != 0 {
@@ -160,14 +208,21 @@ func (f *Filter) load(mode Mode) error {
 		return fmt.Errorf("load program %s: %w: %w", keep, ErrUnsupported, err)
 	}
 	f.prog = coll.DetachProgram(keep)
+	f.egress = coll.DetachProgram("xvrrp_egress")
+	f.exit = coll.DetachProgram("xvrrp_exit")
 	f.maps = rxMaps{
 		Budgets:  coll.DetachMap("budgets"),
 		Counters: coll.DetachMap("counters"),
 		Events:   coll.DetachMap("events"),
+		Fences:   coll.DetachMap("fences"),
+		Lease:    coll.DetachMap("lease"),
+		Locals:   coll.DetachMap("locals"),
 		Routers:  coll.DetachMap("routers"),
 		Scratch:  coll.DetachMap("scratch"),
+		Sessions: coll.DetachMap("sessions"),
 		Slots:    coll.DetachMap("slots"),
 		Sources:  coll.DetachMap("sources"),
+		Vips:     coll.DetachMap("vips"),
 	}
 	coll.Close()
 	return nil
@@ -184,11 +239,22 @@ func (f *Filter) mapMemory() error {
 	if f.slots, err = mapArray[rxXvrrpSlot](f, f.maps.Slots); err != nil {
 		return fmt.Errorf("map slots: %w", err)
 	}
+	if f.fences, err = mapArray[rxXvrrpFence](f, f.maps.Fences); err != nil {
+		return fmt.Errorf("map fences: %w", err)
+	}
+	if f.sessions, err = mapArray[rxXvrrpSession](f, f.maps.Sessions); err != nil {
+		return fmt.Errorf("map sessions: %w", err)
+	}
+	leases, err := mapArray[rxXvrrpLease](f, f.maps.Lease)
+	if err != nil {
+		return fmt.Errorf("map lease: %w", err)
+	}
+	f.lease = &leases[0]
 	return nil
 }
 
 // mapArray views a BPF_F_MMAPABLE array as a slice. Its elements are laid out
-// at multiples of eight bytes, as the sizes of both value types are.
+// at multiples of eight bytes, as the sizes of all value types are.
 func mapArray[T any](f *Filter, m *ebpf.Map) ([]T, error) {
 	n := int(m.MaxEntries())
 	var elem T
@@ -202,14 +268,37 @@ func mapArray[T any](f *Filter, m *ebpf.Map) ([]T, error) {
 	return unsafe.Slice((*T)(unsafe.Pointer(&mem[0])), n), nil
 }
 
-func (f *Filter) setRouter(r Router) {
+func (f *Filter) setRouter(r Router) error {
 	at := &f.routers[r.Slot]
 	at.Vlan = r.VLAN
 	at.Flags = 0
 	if r.CheckTTL {
-		at.Flags = uint8(rxXvrrpRouterFlagXVRRP_ROUTER_CHECK_TTL)
+		at.Flags |= uint8(rxXvrrpRouterFlagXVRRP_ROUTER_CHECK_TTL)
+	}
+	if len(r.Own) > 0 && len(r.Own) <= PayloadMax {
+		at.Flags |= uint8(rxXvrrpRouterFlagXVRRP_ROUTER_FENCE)
+		at.OwnLen = uint32(len(r.Own))
+		copy(unsafe.Slice((*byte)(unsafe.Pointer(&at.Own[0])), PayloadMax), r.Own)
+	}
+	for _, a := range r.Addrs {
+		if err := f.maps.Vips.Put(wire4(a), uint32(r.Slot)); err != nil {
+			return fmt.Errorf("tell the program of address %s: %w", a, err)
+		}
 	}
 	at.Version = r.Version
+	return nil
+}
+
+func (f *Filter) setLocal(l Local) error {
+	mask := net.CIDRMask(l.Prefix.Bits(), 32)
+	value := rxXvrrpLocal{Mask: binary.NativeEndian.Uint32(mask)}
+	if l.Reflect {
+		value.Reflect = 1
+	}
+	if err := f.maps.Locals.Put(wire4(l.Prefix.Addr()), value); err != nil {
+		return fmt.Errorf("tell the program of address %s: %w", l.Prefix, err)
+	}
+	return nil
 }
 
 // Mode returns how the program is attached.
@@ -238,6 +327,7 @@ func parseEvent(b []byte, e *Event) bool {
 	e.Ifindex = int(raw.Ifindex)
 	e.VLAN = [2]uint16{raw.VlanOuter, raw.VlanInner}
 	e.TTL = raw.Ttl
+	e.MAC = raw.Mac
 	e.Reason = Reason(raw.Reason)
 	e.PayloadLen = int(raw.PayloadLen)
 	if raw.Family == 4 {
@@ -255,21 +345,22 @@ func parseEvent(b []byte, e *Event) bool {
 }
 
 // Install makes an advert the template of a slot: from now on its repetitions
-// only refresh the slot's liveness, which starts afresh at seen. It reports
-// whether that is possible (an advert above PayloadMax stays an event).
-func (f *Filter) Install(slot Slot, src, dst netip.Addr, payload []byte, seen int64) bool {
+// only refresh the slot's liveness, which starts afresh at its arrival. It
+// reports whether that is possible (one above PayloadMax stays an event).
+func (f *Filter) Install(slot Slot, e *Event) bool {
 	f.Clear(slot)
-	if len(payload) > PayloadMax || len(payload) == 0 {
+	if len(e.Payload) > PayloadMax || len(e.Payload) == 0 {
 		return false
 	}
 	// The count goes on from master to master; everything else is about one.
-	f.slots[slot] = rxXvrrpSlot{LastNs: uint64(seen), Count: f.slots[slot].Count}
+	f.slots[slot] = rxXvrrpSlot{LastNs: uint64(e.RxNs), Count: f.slots[slot].Count}
 	t := &f.routers[slot].Template
-	putAddr(&t.Src, src)
-	putAddr(&t.Dst, dst)
-	copy(unsafe.Slice((*byte)(unsafe.Pointer(&t.Payload[0])), PayloadMax), payload)
+	putAddr(&t.Src, e.Src)
+	putAddr(&t.Dst, e.Dst)
+	t.Mac = e.MAC
+	copy(unsafe.Slice((*byte)(unsafe.Pointer(&t.Payload[0])), PayloadMax), e.Payload)
 	// Last, and atomically: the program compares nothing while len is 0.
-	atomic.StoreUint32(&t.Len, uint32(len(payload)))
+	atomic.StoreUint32(&t.Len, uint32(len(e.Payload)))
 	return true
 }
 
@@ -365,13 +456,22 @@ func (f *Filter) release() error {
 		errs = append(errs, unix.Munmap(m))
 	}
 	f.mappings, f.routers, f.slots = nil, nil, nil
-	if f.link != nil {
-		errs = append(errs, f.link.Close())
-		f.link = nil
+	f.lease, f.fences, f.sessions = nil, nil, nil
+	for _, l := range []*attachment{&f.link, &f.egressLink} {
+		if *l != nil {
+			errs = append(errs, (*l).Close())
+			*l = nil
+		}
 	}
-	if f.prog != nil {
-		errs = append(errs, f.prog.Close())
-		f.prog = nil
+	if f.exitLink != nil {
+		errs = append(errs, f.exitLink.Close())
+		f.exitLink = nil
+	}
+	for _, p := range []**ebpf.Program{&f.prog, &f.egress, &f.exit} {
+		if *p != nil {
+			errs = append(errs, (*p).Close())
+			*p = nil
+		}
 	}
 	errs = append(errs, f.maps.Close())
 	f.maps = rxMaps{}

@@ -42,8 +42,8 @@ func requireRoot(tb testing.TB) {
 func open(tb testing.TB, mode Mode, routers ...Router) *Filter {
 	tb.Helper()
 	requireRoot(tb)
-	f := &Filter{ifindex: loopback, ifname: "lo", mode: mode}
-	if err := f.load(mode); err != nil {
+	f := &Filter{ifindex: loopback, ifname: "lo", mode: mode, roles: map[Slot]Role{}}
+	if err := f.load(mode, routers); err != nil {
 		var v *ebpf.VerifierError
 		if errors.As(err, &v) {
 			tb.Fatalf("%+v", v)
@@ -52,10 +52,15 @@ func open(tb testing.TB, mode Mode, routers ...Router) *Filter {
 	}
 	require.NoError(tb, f.mapMemory())
 	for _, r := range routers {
-		f.setRouter(r)
+		require.NoError(tb, f.setRouter(r))
 	}
 	tb.Cleanup(func() { assert.NoError(tb, f.release()) })
 	return f
+}
+
+// template is the event of an advert that becomes the template.
+func template(s packettest.Spec, message []byte, seen int64) *Event {
+	return &Event{RxNs: seen, Src: s.Src, Dst: s.Dst, MAC: packettest.MAC, Payload: message}
 }
 
 // verdict runs the program on a frame once.
@@ -64,11 +69,18 @@ func verdict(tb testing.TB, f *Filter, frame []byte) string {
 	// The kernel wants at least an Ethernet header and pads nothing.
 	ret, err := f.prog.Run(&ebpf.RunOptions{Data: frame})
 	require.NoError(tb, err)
+	return verdictOf(tb, f, ret)
+}
+
+func verdictOf(tb testing.TB, f *Filter, ret uint32) string {
+	tb.Helper()
 	switch {
 	case f.mode == ModeTCX && int32(ret) == -1, f.mode != ModeTCX && ret == 2:
 		return "pass"
 	case f.mode == ModeTCX && ret == 2, f.mode != ModeTCX && ret == 1:
 		return "drop"
+	case f.mode == ModeTCX && ret == 7, f.mode != ModeTCX && ret == 3:
+		return "reflect"
 	}
 	tb.Fatalf("the program returned %d", ret)
 	return ""
@@ -228,7 +240,7 @@ func TestTemplate(t *testing.T) {
 			s := packettest.Valid(3)
 			s.Advert.Addrs = bytes.Repeat([]byte{10, 0, 0, 1}, 3) // 20 bytes: a tail of four
 			message := packet.Append(nil, &s.Advert, s.Src, s.Dst)
-			require.True(t, f.Install(ours.Slot, s.Src, s.Dst, message, 1000))
+			require.True(t, f.Install(ours.Slot, template(s, message, 1000)))
 			assert.Equal(t, int64(1000), f.LastArrival(ours.Slot))
 
 			verdict(t, f, s.Build())
@@ -264,7 +276,7 @@ func TestTemplate(t *testing.T) {
 			verdict(t, f, s.Build())
 			assert.NotContains(t, left(t, f, before), "steady")
 			assert.Zero(t, f.LastArrival(ours.Slot))
-			assert.False(t, f.Install(ours.Slot, s.Src, s.Dst, make([]byte, PayloadMax+1), 1))
+			assert.False(t, f.Install(ours.Slot, template(s, make([]byte, PayloadMax+1), 1)))
 		})
 	}
 }
@@ -274,7 +286,7 @@ func TestLargestTemplate(t *testing.T) {
 	s := packettest.Valid(2)
 	s.Advert.Addrs = make([]byte, 4*255)
 	message := packet.Append(nil, &s.Advert, s.Src, s.Dst)
-	require.True(t, f.Install(ours.Slot, s.Src, s.Dst, message, 1))
+	require.True(t, f.Install(ours.Slot, template(s, message, 1)))
 	verdict(t, f, s.Build())
 	assert.Equal(t, "steady pass", left(t, f, Counters{}))
 	s.Mutate = func(b []byte, _, _ int) []byte { b[len(b)-1] ^= 1; return b }
@@ -287,7 +299,7 @@ func TestLiveness(t *testing.T) {
 	f := open(t, ModeNative, ours)
 	s := packettest.Valid(3)
 	message := packet.Append(nil, &s.Advert, s.Src, s.Dst)
-	f.Install(ours.Slot, s.Src, s.Dst, message, 1)
+	f.Install(ours.Slot, template(s, message, 1))
 	for range 40 {
 		verdict(t, f, s.Build())
 	}
@@ -304,7 +316,7 @@ func TestLiveness(t *testing.T) {
 	assert.Positive(t, l.MeanGapNs)
 	assert.Positive(t, l.LargestGapNs)
 	// A new master starts afresh, but for the count.
-	f.Install(ours.Slot, s.Src, s.Dst, message, 77)
+	f.Install(ours.Slot, template(s, message, 77))
 	l = f.Liveness(ours.Slot)
 	assert.Equal(t, int64(77), l.LastNs)
 	assert.Equal(t, uint64(40), l.Count)
@@ -363,7 +375,7 @@ func TestRateOfInterfaceAndFullRing(t *testing.T) {
 	// The current master's template has nothing to do with any budget.
 	s = packettest.Valid(3)
 	message := packet.Append(nil, &s.Advert, s.Src, s.Dst)
-	f.Install(ours.Slot, s.Src, s.Dst, message, 1)
+	f.Install(ours.Slot, template(s, message, 1))
 	before := c[ReasonSteady].Pass
 	c = flood(t, f, s.Build(), 50000)
 	assert.Equal(t, before+50000, c[ReasonSteady].Pass)
@@ -388,7 +400,7 @@ func FuzzDifferential(f *testing.F) {
 	}
 	filter := open(f, ModeNative)
 	for _, r := range routers {
-		filter.setRouter(r)
+		require.NoError(f, filter.setRouter(r))
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if len(b) < 14 || len(b) > 3000 {
@@ -470,7 +482,7 @@ func TestDrainAllocatesNothing(t *testing.T) {
 	}))
 	s := packettest.Valid(3)
 	message := packet.Append(nil, &s.Advert, s.Src, s.Dst)
-	assert.Zero(t, testing.AllocsPerRun(10, func() { f.Install(ours.Slot, s.Src, s.Dst, message, 1) }))
+	assert.Zero(t, testing.AllocsPerRun(10, func() { f.Install(ours.Slot, template(s, message, 1)) }))
 }
 
 func TestOpenInEveryMode(t *testing.T) {

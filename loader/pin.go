@@ -74,7 +74,10 @@ func MountBPFFS() error {
 	return nil
 }
 
-const linkPin = "link-"
+const (
+	linkPin   = "link-"
+	egressPin = "egress" // link of the fence
+)
 
 // pins are the names of a Filter in the BPF file system. An empty dir means
 // that nothing is pinned.
@@ -82,11 +85,15 @@ type pins struct{ dir string }
 
 // adopt returns the link that a predecessor pinned in this mode, if it still
 // belongs to the interface.
-func (p pins) adopt(mode Mode, ifindex int) attachment {
+func (p pins) adopt(mode Mode, ifindex int) attachment { return p.load(linkPin+string(mode), ifindex) }
+
+func (p pins) adoptEgress(ifindex int) attachment { return p.load(egressPin, ifindex) }
+
+func (p pins) load(name string, ifindex int) attachment {
 	if p.dir == "" {
 		return nil
 	}
-	l, err := link.LoadPinnedLink(filepath.Join(p.dir, linkPin+string(mode)), nil)
+	l, err := link.LoadPinnedLink(filepath.Join(p.dir, name), nil)
 	if err != nil {
 		return nil
 	}
@@ -128,6 +135,17 @@ func (p pins) dropLinks() error {
 	return nil
 }
 
+func (p pins) dropEgress() error {
+	if p.dir == "" {
+		return nil
+	}
+	err := os.Remove(filepath.Join(p.dir, egressPin))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove stale pin: %w", err)
+	}
+	return nil
+}
+
 // save pins program, link and maps, in place of a predecessor's.
 func (p pins) save(f *Filter, mode Mode) error {
 	if p.dir == "" {
@@ -144,6 +162,11 @@ func (p pins) save(f *Filter, mode Mode) error {
 		"events":   f.maps.Events,
 		"budgets":  f.maps.Budgets,
 		"sources":  f.maps.Sources,
+		"lease":    f.maps.Lease,
+		"fences":   f.maps.Fences,
+		"sessions": f.maps.Sessions,
+		"vips":     f.maps.Vips,
+		"locals":   f.maps.Locals,
 	} {
 		path := filepath.Join(p.dir, name)
 		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -153,12 +176,14 @@ func (p pins) save(f *Filter, mode Mode) error {
 			return fmt.Errorf("pin %s: %w", path, err)
 		}
 	}
-	path := filepath.Join(p.dir, linkPin+string(mode))
-	if _, err := os.Stat(path); err == nil {
-		return nil // adopted
-	}
-	if err := f.link.Pin(path); err != nil {
-		return fmt.Errorf("pin %s: %w", path, err)
+	for name, l := range map[string]attachment{linkPin + string(mode): f.link, egressPin: f.egressLink} {
+		path := filepath.Join(p.dir, name)
+		if _, err := os.Stat(path); err == nil || l == nil {
+			continue // adopted, or nothing to pin
+		}
+		if err := l.Pin(path); err != nil {
+			return fmt.Errorf("pin %s: %w", path, err)
+		}
 	}
 	return nil
 }

@@ -16,10 +16,11 @@ import (
 type rxXvrrpBudget uint32
 
 const (
-	rxXvrrpBudgetXVRRP_BUDGET_VALID   rxXvrrpBudget = 0
-	rxXvrrpBudgetXVRRP_BUDGET_INVALID rxXvrrpBudget = 1
-	rxXvrrpBudgetXVRRP_BUDGET_UNKNOWN rxXvrrpBudget = 2
-	rxXvrrpBudgetXVRRP_BUDGET_MAX     rxXvrrpBudget = 3
+	rxXvrrpBudgetXVRRP_BUDGET_VALID    rxXvrrpBudget = 0
+	rxXvrrpBudgetXVRRP_BUDGET_INVALID  rxXvrrpBudget = 1
+	rxXvrrpBudgetXVRRP_BUDGET_UNKNOWN  rxXvrrpBudget = 2
+	rxXvrrpBudgetXVRRP_BUDGET_CONFLICT rxXvrrpBudget = 3
+	rxXvrrpBudgetXVRRP_BUDGET_MAX      rxXvrrpBudget = 4
 )
 
 type rxXvrrpCount struct {
@@ -29,23 +30,38 @@ type rxXvrrpCount struct {
 }
 
 type rxXvrrpCounters struct {
-	_             structs.HostLayout
-	NotVrrp       rxXvrrpCount
-	Truncated     rxXvrrpCount
-	BadIpHeader   rxXvrrpCount
-	Fragment      rxXvrrpCount
-	UnknownVrid   rxXvrrpCount
-	OtherVlan     rxXvrrpCount
-	BadTtl        rxXvrrpCount
-	Steady        rxXvrrpCount
-	BadVersion    rxXvrrpCount
-	BadType       rxXvrrpCount
-	BadCount      rxXvrrpCount
-	BadLength     rxXvrrpCount
-	RateSource    rxXvrrpCount
-	RateInterface rxXvrrpCount
-	RingFull      rxXvrrpCount
-	Event         rxXvrrpCount
+	_                    structs.HostLayout
+	NotVrrp              rxXvrrpCount
+	Truncated            rxXvrrpCount
+	BadIpHeader          rxXvrrpCount
+	Fragment             rxXvrrpCount
+	UnknownVrid          rxXvrrpCount
+	OtherVlan            rxXvrrpCount
+	BadTtl               rxXvrrpCount
+	Steady               rxXvrrpCount
+	BadVersion           rxXvrrpCount
+	BadType              rxXvrrpCount
+	BadCount             rxXvrrpCount
+	BadLength            rxXvrrpCount
+	RateSource           rxXvrrpCount
+	RateInterface        rxXvrrpCount
+	RingFull             rxXvrrpCount
+	Event                rxXvrrpCount
+	VipConflict          rxXvrrpCount
+	FencedArp            rxXvrrpCount
+	FencedData           rxXvrrpCount
+	SbfdReflected        rxXvrrpCount
+	SbfdRefused          rxXvrrpCount
+	SbfdReply            rxXvrrpCount
+	SbfdBadTtl           rxXvrrpCount
+	SbfdBadLength        rxXvrrpCount
+	SbfdBadVersion       rxXvrrpCount
+	SbfdBadFlags         rxXvrrpCount
+	SbfdBadMultiplier    rxXvrrpCount
+	SbfdBadDiscriminator rxXvrrpCount
+	SbfdBadSource        rxXvrrpCount
+	SbfdLooped           rxXvrrpCount
+	SbfdRate             rxXvrrpCount
 }
 
 type rxXvrrpEvent struct {
@@ -62,29 +78,74 @@ type rxXvrrpEvent struct {
 	Copied     uint16
 	Src        [16]uint8
 	Dst        [16]uint8
+	Mac        [6]uint8
+	Pad2       [2]uint8
 	Payload    [1056]uint8
+}
+
+type rxXvrrpFence struct {
+	_       structs.HostLayout
+	FirstNs uint64
+	LastNs  uint64
+	HoldNs  uint64
+	Seen    uint32
+	Src     [16]uint8
+	Mac     [6]uint8
+	Pad     [6]uint8
+}
+
+type rxXvrrpLease struct {
+	_            structs.HostLayout
+	UntilNs      uint64
+	EndedNs      uint64
+	FenceUntilNs uint64
+	Tgid         uint32
+	Masters      uint32
+	Mac          [6]uint8
+	Pad          [2]uint8
+}
+
+type rxXvrrpLocal struct {
+	_       structs.HostLayout
+	Mask    uint32
+	Reflect uint32
 }
 
 type rxXvrrpReason uint32
 
 const (
-	rxXvrrpReasonXVRRP_REASON_notVrrp       rxXvrrpReason = 0
-	rxXvrrpReasonXVRRP_REASON_truncated     rxXvrrpReason = 1
-	rxXvrrpReasonXVRRP_REASON_badIpHeader   rxXvrrpReason = 2
-	rxXvrrpReasonXVRRP_REASON_fragment      rxXvrrpReason = 3
-	rxXvrrpReasonXVRRP_REASON_unknownVrid   rxXvrrpReason = 4
-	rxXvrrpReasonXVRRP_REASON_otherVlan     rxXvrrpReason = 5
-	rxXvrrpReasonXVRRP_REASON_badTtl        rxXvrrpReason = 6
-	rxXvrrpReasonXVRRP_REASON_steady        rxXvrrpReason = 7
-	rxXvrrpReasonXVRRP_REASON_badVersion    rxXvrrpReason = 8
-	rxXvrrpReasonXVRRP_REASON_badType       rxXvrrpReason = 9
-	rxXvrrpReasonXVRRP_REASON_badCount      rxXvrrpReason = 10
-	rxXvrrpReasonXVRRP_REASON_badLength     rxXvrrpReason = 11
-	rxXvrrpReasonXVRRP_REASON_rateSource    rxXvrrpReason = 12
-	rxXvrrpReasonXVRRP_REASON_rateInterface rxXvrrpReason = 13
-	rxXvrrpReasonXVRRP_REASON_ringFull      rxXvrrpReason = 14
-	rxXvrrpReasonXVRRP_REASON_event         rxXvrrpReason = 15
-	rxXvrrpReasonXVRRP_REASON_MAX           rxXvrrpReason = 16
+	rxXvrrpReasonXVRRP_REASON_notVrrp              rxXvrrpReason = 0
+	rxXvrrpReasonXVRRP_REASON_truncated            rxXvrrpReason = 1
+	rxXvrrpReasonXVRRP_REASON_badIpHeader          rxXvrrpReason = 2
+	rxXvrrpReasonXVRRP_REASON_fragment             rxXvrrpReason = 3
+	rxXvrrpReasonXVRRP_REASON_unknownVrid          rxXvrrpReason = 4
+	rxXvrrpReasonXVRRP_REASON_otherVlan            rxXvrrpReason = 5
+	rxXvrrpReasonXVRRP_REASON_badTtl               rxXvrrpReason = 6
+	rxXvrrpReasonXVRRP_REASON_steady               rxXvrrpReason = 7
+	rxXvrrpReasonXVRRP_REASON_badVersion           rxXvrrpReason = 8
+	rxXvrrpReasonXVRRP_REASON_badType              rxXvrrpReason = 9
+	rxXvrrpReasonXVRRP_REASON_badCount             rxXvrrpReason = 10
+	rxXvrrpReasonXVRRP_REASON_badLength            rxXvrrpReason = 11
+	rxXvrrpReasonXVRRP_REASON_rateSource           rxXvrrpReason = 12
+	rxXvrrpReasonXVRRP_REASON_rateInterface        rxXvrrpReason = 13
+	rxXvrrpReasonXVRRP_REASON_ringFull             rxXvrrpReason = 14
+	rxXvrrpReasonXVRRP_REASON_event                rxXvrrpReason = 15
+	rxXvrrpReasonXVRRP_REASON_vipConflict          rxXvrrpReason = 16
+	rxXvrrpReasonXVRRP_REASON_fencedArp            rxXvrrpReason = 17
+	rxXvrrpReasonXVRRP_REASON_fencedData           rxXvrrpReason = 18
+	rxXvrrpReasonXVRRP_REASON_sbfdReflected        rxXvrrpReason = 19
+	rxXvrrpReasonXVRRP_REASON_sbfdRefused          rxXvrrpReason = 20
+	rxXvrrpReasonXVRRP_REASON_sbfdReply            rxXvrrpReason = 21
+	rxXvrrpReasonXVRRP_REASON_sbfdBadTtl           rxXvrrpReason = 22
+	rxXvrrpReasonXVRRP_REASON_sbfdBadLength        rxXvrrpReason = 23
+	rxXvrrpReasonXVRRP_REASON_sbfdBadVersion       rxXvrrpReason = 24
+	rxXvrrpReasonXVRRP_REASON_sbfdBadFlags         rxXvrrpReason = 25
+	rxXvrrpReasonXVRRP_REASON_sbfdBadMultiplier    rxXvrrpReason = 26
+	rxXvrrpReasonXVRRP_REASON_sbfdBadDiscriminator rxXvrrpReason = 27
+	rxXvrrpReasonXVRRP_REASON_sbfdBadSource        rxXvrrpReason = 28
+	rxXvrrpReasonXVRRP_REASON_sbfdLooped           rxXvrrpReason = 29
+	rxXvrrpReasonXVRRP_REASON_sbfdRate             rxXvrrpReason = 30
+	rxXvrrpReasonXVRRP_REASON_MAX                  rxXvrrpReason = 31
 )
 
 type rxXvrrpRouter struct {
@@ -92,22 +153,40 @@ type rxXvrrpRouter struct {
 	Version  uint8
 	Flags    uint8
 	Vlan     uint16
-	_        [4]byte
+	Master   uint8
+	Pad      [3]uint8
 	Template struct {
 		_       structs.HostLayout
 		Len     uint32
 		Src     [16]uint8
 		Dst     [16]uint8
-		Pad     uint32
+		Mac     [6]uint8
+		Pad     [6]uint8
 		Payload [132]uint64
 	}
+	OwnLen uint32
+	Pad2   uint32
+	Own    [132]uint64
 }
 
 type rxXvrrpRouterFlag uint32
 
 const (
 	rxXvrrpRouterFlagXVRRP_ROUTER_CHECK_TTL rxXvrrpRouterFlag = 1
+	rxXvrrpRouterFlagXVRRP_ROUTER_FENCE     rxXvrrpRouterFlag = 2
 )
+
+type rxXvrrpSession struct {
+	_       structs.HostLayout
+	Local   uint32
+	Remote  uint32
+	Peer    uint32
+	Echo    uint32
+	LastNs  uint64
+	Replies uint64
+	State   uint32
+	Diag    uint32
+}
 
 type rxXvrrpSlot struct {
 	_            structs.HostLayout
@@ -127,13 +206,21 @@ const (
 	rxMapBudgets          = "budgets"
 	rxMapCounters         = "counters"
 	rxMapEvents           = "events"
+	rxMapFences           = "fences"
+	rxMapLease            = "lease"
+	rxMapLocals           = "locals"
 	rxMapRouters          = "routers"
 	rxMapScratch          = "scratch"
+	rxMapSessions         = "sessions"
 	rxMapSlots            = "slots"
 	rxMapSources          = "sources"
+	rxMapVips             = "vips"
+	rxProgXvrrpEgress     = "xvrrp_egress"
+	rxProgXvrrpExit       = "xvrrp_exit"
 	rxProgXvrrpTcx        = "xvrrp_tcx"
 	rxProgXvrrpXdp        = "xvrrp_xdp"
 	rxVarRateBudget       = "rate_budget"
+	rxVarRateSbfd         = "rate_sbfd"
 	rxVarRateSource       = "rate_source"
 	rxVarUnusedBudget     = "unused_budget"
 	rxVarUnusedEvent      = "unused_event"
@@ -183,8 +270,10 @@ type rxSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type rxProgramSpecs struct {
-	XvrrpTcx *ebpf.ProgramSpec `ebpf:"xvrrp_tcx"`
-	XvrrpXdp *ebpf.ProgramSpec `ebpf:"xvrrp_xdp"`
+	XvrrpEgress *ebpf.ProgramSpec `ebpf:"xvrrp_egress"`
+	XvrrpExit   *ebpf.ProgramSpec `ebpf:"xvrrp_exit"`
+	XvrrpTcx    *ebpf.ProgramSpec `ebpf:"xvrrp_tcx"`
+	XvrrpXdp    *ebpf.ProgramSpec `ebpf:"xvrrp_xdp"`
 }
 
 // rxMapSpecs contains maps before they are loaded into the kernel.
@@ -194,10 +283,15 @@ type rxMapSpecs struct {
 	Budgets  *ebpf.MapSpec `ebpf:"budgets"`
 	Counters *ebpf.MapSpec `ebpf:"counters"`
 	Events   *ebpf.MapSpec `ebpf:"events"`
+	Fences   *ebpf.MapSpec `ebpf:"fences"`
+	Lease    *ebpf.MapSpec `ebpf:"lease"`
+	Locals   *ebpf.MapSpec `ebpf:"locals"`
 	Routers  *ebpf.MapSpec `ebpf:"routers"`
 	Scratch  *ebpf.MapSpec `ebpf:"scratch"`
+	Sessions *ebpf.MapSpec `ebpf:"sessions"`
 	Slots    *ebpf.MapSpec `ebpf:"slots"`
 	Sources  *ebpf.MapSpec `ebpf:"sources"`
+	Vips     *ebpf.MapSpec `ebpf:"vips"`
 }
 
 // rxVariableSpecs contains global variables before they are loaded into the kernel.
@@ -205,6 +299,7 @@ type rxMapSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type rxVariableSpecs struct {
 	RateBudget       *ebpf.VariableSpec `ebpf:"rate_budget"`
+	RateSbfd         *ebpf.VariableSpec `ebpf:"rate_sbfd"`
 	RateSource       *ebpf.VariableSpec `ebpf:"rate_source"`
 	UnusedBudget     *ebpf.VariableSpec `ebpf:"unused_budget"`
 	UnusedEvent      *ebpf.VariableSpec `ebpf:"unused_event"`
@@ -235,10 +330,15 @@ type rxMaps struct {
 	Budgets  *ebpf.Map `ebpf:"budgets"`
 	Counters *ebpf.Map `ebpf:"counters"`
 	Events   *ebpf.Map `ebpf:"events"`
+	Fences   *ebpf.Map `ebpf:"fences"`
+	Lease    *ebpf.Map `ebpf:"lease"`
+	Locals   *ebpf.Map `ebpf:"locals"`
 	Routers  *ebpf.Map `ebpf:"routers"`
 	Scratch  *ebpf.Map `ebpf:"scratch"`
+	Sessions *ebpf.Map `ebpf:"sessions"`
 	Slots    *ebpf.Map `ebpf:"slots"`
 	Sources  *ebpf.Map `ebpf:"sources"`
+	Vips     *ebpf.Map `ebpf:"vips"`
 }
 
 func (m *rxMaps) Close() error {
@@ -246,10 +346,15 @@ func (m *rxMaps) Close() error {
 		m.Budgets,
 		m.Counters,
 		m.Events,
+		m.Fences,
+		m.Lease,
+		m.Locals,
 		m.Routers,
 		m.Scratch,
+		m.Sessions,
 		m.Slots,
 		m.Sources,
+		m.Vips,
 	)
 }
 
@@ -258,6 +363,7 @@ func (m *rxMaps) Close() error {
 // It can be passed to loadRxObjects or ebpf.CollectionSpec.LoadAndAssign.
 type rxVariables struct {
 	RateBudget       *ebpf.Variable `ebpf:"rate_budget"`
+	RateSbfd         *ebpf.Variable `ebpf:"rate_sbfd"`
 	RateSource       *ebpf.Variable `ebpf:"rate_source"`
 	UnusedBudget     *ebpf.Variable `ebpf:"unused_budget"`
 	UnusedEvent      *ebpf.Variable `ebpf:"unused_event"`
@@ -269,12 +375,16 @@ type rxVariables struct {
 //
 // It can be passed to loadRxObjects or ebpf.CollectionSpec.LoadAndAssign.
 type rxPrograms struct {
-	XvrrpTcx *ebpf.Program `ebpf:"xvrrp_tcx"`
-	XvrrpXdp *ebpf.Program `ebpf:"xvrrp_xdp"`
+	XvrrpEgress *ebpf.Program `ebpf:"xvrrp_egress"`
+	XvrrpExit   *ebpf.Program `ebpf:"xvrrp_exit"`
+	XvrrpTcx    *ebpf.Program `ebpf:"xvrrp_tcx"`
+	XvrrpXdp    *ebpf.Program `ebpf:"xvrrp_xdp"`
 }
 
 func (p *rxPrograms) Close() error {
 	return _RxClose(
+		p.XvrrpEgress,
+		p.XvrrpExit,
 		p.XvrrpTcx,
 		p.XvrrpXdp,
 	)

@@ -35,7 +35,18 @@ func appendGARP(b []byte, mac net.HardwareAddr, addr netip.Addr) []byte {
 	return append(b, ip[:]...)
 }
 
-// setMAC changes the hardware address of a gratuitous ARP and says whether it
+// appendProbe appends an ARP probe, RFC 5227 section 1.1: it asks who has the
+// address without claiming it, so that nobody learns anything from it.
+func appendProbe(b []byte, mac net.HardwareAddr, addr netip.Addr) []byte {
+	const sender, target = 28, 32
+	at := len(b)
+	b = appendGARP(b, mac, addr)
+	clear(b[at+sender : at+sender+4])
+	clear(b[at+target : at+target+6])
+	return b
+}
+
+// setMAC changes the hardware address of a gratuitous ARP or a probe and says whether it
 // was another one.
 func setMAC(frame []byte, mac net.HardwareAddr) bool {
 	const source, sender = 6, 22

@@ -49,6 +49,7 @@ type Set struct {
 type frameGroup struct {
 	ifindex int
 	frames  [][]byte
+	probes  [][]byte // that ask whether another host has the address, too
 }
 
 // NewSet prepares the messages and frames for addresses. Those in own belong
@@ -72,6 +73,7 @@ func NewSet(id int, addresses []Address, own map[netip.Addr]bool, how Announceme
 		frame := appendGARP(make([]byte, 0, arpLen), mac, a.Prefix.Addr())
 		g := s.group(a.Ifindex)
 		g.frames = append(g.frames, frame)
+		g.probes = append(g.probes, appendProbe(make([]byte, 0, arpLen), mac, a.Prefix.Addr()))
 	}
 	return s, nil
 }
@@ -111,6 +113,7 @@ type Host struct {
 	rt     *rtnetlink
 	sock   *packetSocket
 
+	asked   int // sets, groups and frames that were asked for, in one count
 	plan    schedule
 	nextOn  map[int]int64 // by interface: when pacing allows the next frame
 	batch   []*Set
@@ -168,6 +171,8 @@ func (h *Host) Run(ctx context.Context) error {
 	defer close(h.done)
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
+	ask := time.NewTicker(askEvery)
+	defer ask.Stop()
 	for {
 		wait := time.Hour
 		if len(h.plan) > 0 {
@@ -179,6 +184,8 @@ func (h *Host) Run(ctx context.Context) error {
 			h.work(s)
 		case <-timer.C:
 			h.due()
+		case <-ask.C:
+			h.ask()
 		case c := <-h.macs:
 			h.changeMAC(c)
 		case <-ctx.Done():
@@ -217,10 +224,14 @@ func (h *Host) changeMAC(c macChange) {
 	for _, s := range h.sets {
 		changed := false
 		for _, g := range s.groups {
+			if g.ifindex != c.ifindex {
+				continue
+			}
 			for _, f := range g.frames {
-				if g.ifindex == c.ifindex && setMAC(f, c.mac) {
-					changed = true
-				}
+				changed = setMAC(f, c.mac) || changed
+			}
+			for _, f := range g.probes {
+				setMAC(f, c.mac)
 			}
 		}
 		if epoch := s.epoch.Load(); changed && owned(epoch) {
@@ -255,7 +266,9 @@ func (h *Host) work(first *Set) {
 	h.apply(true)
 	for _, s := range h.batch {
 		if s.announce.Swap(false) && owned(s.epoch.Load()) {
-			h.block(s, s.epoch.Load(), s.how.LowerPrioRepeat, s.how.LowerPrioDelay)
+			// Once at least: clients that followed the other one must not wait
+			// for their ARP entries to expire.
+			h.block(s, s.epoch.Load(), max(1, s.how.LowerPrioRepeat), s.how.LowerPrioDelay)
 		}
 	}
 }
@@ -416,6 +429,43 @@ func (h *Host) due() {
 		}
 	}
 }
+
+// askEvery is how often one of the owned addresses is asked for: each about
+// once a second while there are no more than ten, and never more than ten
+// frames a second.
+const askEvery = 100 * time.Millisecond
+
+// ask sends a probe for the next owned address. Nobody should answer; whoever
+// does is seen by the program on the interface.
+func (h *Host) ask() {
+	count := 0
+	for _, s := range h.sets {
+		if s.owned() {
+			for _, g := range s.groups {
+				count += len(g.probes)
+			}
+		}
+	}
+	if count == 0 {
+		return
+	}
+	h.asked++
+	turn := h.asked % max(count, int(time.Second/askEvery))
+	for _, s := range h.sets {
+		if !s.owned() {
+			continue
+		}
+		for _, g := range s.groups {
+			if turn < len(g.probes) {
+				h.send(g.ifindex, g.probes[turn:turn+1])
+				return
+			}
+			turn -= len(g.probes)
+		}
+	}
+}
+
+func (s *Set) owned() bool { return owned(s.epoch.Load()) }
 
 // entry is a planned block of announcements, or one paced frame.
 type entry struct {

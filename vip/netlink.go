@@ -237,6 +237,22 @@ func PrimaryIPv4(link netlink.Link, not map[netip.Addr]bool) (netip.Addr, error)
 	return netip.Addr{}, fmt.Errorf("interface %s: %w", link.Attrs().Name, ErrNoAddress)
 }
 
+// PrefixOf returns an address of an interface with the length of its network,
+// or as a network of its own if the interface does not have it.
+func PrefixOf(link netlink.Link, addr netip.Addr) (netip.Prefix, error) {
+	list, err := netlink.AddrList(link, netlink.FAMILY_V4)
+	if err != nil {
+		return netip.Prefix{}, fmt.Errorf("list addresses of %s: %w", link.Attrs().Name, err)
+	}
+	for _, a := range list {
+		if ip, ok := netip.AddrFromSlice(a.IP); ok && ip.Unmap() == addr {
+			bits, _ := a.Mask.Size()
+			return netip.PrefixFrom(addr, bits), nil
+		}
+	}
+	return netip.PrefixFrom(addr, 32), nil
+}
+
 // ErrNoAddress says that an interface has no IPv4 address to send from.
 var ErrNoAddress = errors.New("no IPv4 address to send adverts from")
 

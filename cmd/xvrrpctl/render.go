@@ -49,10 +49,47 @@ func render(w io.Writer, s ctlapi.Status) error {
 		}
 		fmt.Fprintf(t, "%s\t%s\t%s\n", f.Name, f.Dataplane, strings.Join(words, ", "))
 	}
+	renderGuard(t, s)
 	fmt.Fprintln(t)
 	fmt.Fprintf(t, "LOOP\t%d wake-ups, deadlines judged late by at most %.3f ms, events handled within %.3f ms\n",
 		s.Loop.Wakeups, s.Loop.JudgedLateMaxMs, s.Loop.HandledMaxMs)
 	return t.Flush()
+}
+
+// renderGuard shows what is more than plain VRRP: fast detection, the lease,
+// fences and alarms.
+func renderGuard(t io.Writer, s ctlapi.Status) {
+	fmt.Fprintln(t)
+	fmt.Fprintln(t, "IFACE\tLEASE\tREFLECTOR\tPEER\tMODE\tSESSION\tFOR\tDIAG\tPROBES\tREPLIES\tVERDICTS")
+	for _, f := range s.Interfaces {
+		if f.Lease == nil {
+			continue
+		}
+		lease := "ended"
+		if f.Lease.Held {
+			lease = fmt.Sprintf("held (%v)", time.Duration(f.Lease.DurationMs*float64(time.Millisecond)))
+		}
+		head := fmt.Sprintf("%s\t%s\t%s", f.Name, lease, f.Lease.Reflector)
+		if len(f.Sessions) == 0 {
+			fmt.Fprintf(t, "%s\t-\n", head)
+		}
+		for _, x := range f.Sessions {
+			state := x.State
+			if x.Instances == 0 {
+				state = "closed"
+			}
+			fmt.Fprintf(t, "%s\t%s\t%s %gx%d\t%s\t%s\t%s\t%d\t%d\t%s\n", head, x.Peer, x.Mode, x.IntervalMs, x.Multiplier,
+				state, round(x.SinceSeconds), x.Diag, x.Sent, x.Replies, counts(x.Verdicts))
+		}
+	}
+	for _, i := range s.Instances {
+		if i.Fence.Active {
+			fmt.Fprintf(t, "FENCE\t%s is silent for its addresses: %s (%s) is master\n", i.Name, i.Fence.Address, i.Fence.MAC)
+		}
+		for _, a := range i.Alarms {
+			fmt.Fprintf(t, "ALARM\t%s: %s %s %s since %s\n", i.Name, a.Kind, a.Address, a.MAC, a.Since.Format(time.RFC3339))
+		}
+	}
 }
 
 // peers says who was heard, with which priority, and how long ago.
@@ -95,6 +132,10 @@ func renderEvent(e ctlapi.Event) string {
 			s += ", peer " + e.Peer
 		}
 		return s
+	case "fast_detect":
+		return fmt.Sprintf("%s %s fast detection of %s: %s", at, e.Instance, e.Peer, e.Why)
+	case "alarm":
+		return fmt.Sprintf("%s %s ALARM %s: %s %s", at, e.Instance, e.Why, e.Peer, e.MAC)
 	case "reject":
 		return fmt.Sprintf("%s %s refuses adverts of %s: %s", at, e.Instance, e.Peer, e.Why)
 	}

@@ -14,6 +14,7 @@ import (
 	"os/signal"
 	"runtime"
 
+	systemd "github.com/coreos/go-systemd/v22/daemon"
 	"github.com/spf13/pflag"
 	"golang.org/x/sys/unix"
 
@@ -120,7 +121,10 @@ func serve(opts *options, cfg *config.Config, log *slog.Logger) error {
 		return err
 	}
 	log.Info("xvrrpd starts", "version", build.Version(), "config", opts.config, "instances", len(cfg.Instances))
-	err = d.Run(ctx, func() { reportReady(nil) })
+	err = d.Run(ctx, func() {
+		reportReady(nil)
+		_, _ = systemd.SdNotify(false, systemd.SdNotifyReady)
+	})
 	log.Info("xvrrpd stops")
 	return err
 }

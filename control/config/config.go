@@ -13,8 +13,40 @@ import (
 type Config struct {
 	NetNamespace string // net_namespace
 	Instance     string // instance: several daemons on one host
-	RTPriority   int    // vrrp_rt_priority, 1 to 99; 0: normal scheduling
+	Process      Process
 	Instances    []*Instance
+}
+
+// Process says how the daemon runs. What the user wrote must work; what is a
+// default is done where the host allows it.
+type Process struct {
+	Nice         int  // vrrp_priority, -20 to 19
+	RTPriority   int  // vrrp_rt_priority of the event loop, 1 to 99; 0: normal scheduling
+	RTConfigured bool // it is not the default
+	// RTTime is vrrp_rlimit_rttime, the longest that the event loop may work
+	// without a pause before the kernel ends the process; 0: no limit.
+	RTTime           time.Duration
+	NoSwap           bool // vrrp_no_swap: lock memory as it is used
+	NoSwapConfigured bool
+	CPUs             []int // vrrp_cpu_affinity of the event loop; empty: any
+	// Lease is how long the event loop may be held up before the kernel speaks
+	// for it: vrrp_lease.
+	Lease time.Duration
+}
+
+// Defaults of Process.
+const (
+	// DefaultRTPriority is above threaded interrupts, which have 50.
+	DefaultRTPriority = 60
+	DefaultLease      = time.Second
+)
+
+// FastDetect is S-BFD (RFC 7880) towards the current master.
+type FastDetect struct {
+	Enabled    bool
+	Interval   time.Duration // between probes, 300 µs to 1 s
+	Multiplier int           // 1 to 50
+	Echo       bool          // unaffiliated echo instead (RFC 9747)
 }
 
 // Instance is one vrrp_instance with every default filled in.
@@ -50,6 +82,10 @@ type Instance struct {
 	DontTrackPrimary bool
 
 	GARP GARP
+
+	FastDetect FastDetect
+	Reflect    bool // fast_detect_reflector: answer the probes of peers
+	Fence      bool
 
 	Strict               bool
 	Accept               bool

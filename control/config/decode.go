@@ -32,7 +32,7 @@ func (d *decoder) config(tree []*Node) *Config {
 		}
 	}
 	d.global.settle()
-	d.cfg.RTPriority = d.global.rtPriority
+	d.cfg.Process = d.global.process
 	for _, n := range tree {
 		switch n.Keyword {
 		case "global_defs":

@@ -20,14 +20,24 @@ type defaults struct {
 	downAdverts option[int]
 	garp        garpOptions
 	minGARP     bool
-	rtPriority  int
-	garpGap     time.Duration
+	process     Process
+	extensions
+	garpGap time.Duration
 
 	lowerPrioNoAdvert    option[bool]
 	higherPrioSendAdvert option[bool]
 	ownerIgnoreAdverts   option[bool]
 	skipCheckAddrs       bool
 	checksumAsV2         bool
+}
+
+// extensions are keywords that keepalived does not have. Each is one line,
+// which keepalived skips; a block would derail it. They stand in global_defs
+// or in an instance.
+type extensions struct {
+	fastDetect FastDetect
+	reflect    bool
+	fence      bool
 }
 
 // option is a value that remembers whether it was written.
@@ -49,6 +59,11 @@ func builtin() defaults {
 		group:       netip.AddrFrom4([4]byte{224, 0, 0, 18}),
 		iface:       "eth0",
 		downAdverts: option[int]{value: 3},
+		process:     Process{RTPriority: DefaultRTPriority, NoSwap: true, Lease: DefaultLease},
+		extensions: extensions{
+			fastDetect: FastDetect{Interval: 3300 * time.Microsecond, Multiplier: 3},
+			reflect:    true, fence: true,
+		},
 		garp: garpOptions{
 			delay:         option[time.Duration]{value: 5 * time.Second},
 			repeat:        option[int]{value: 5},
@@ -105,6 +120,68 @@ var garpKeywords = map[string]handler[garpOptions]{
 	},
 }
 
+var extensionKeywords = map[string]handler[extensions]{
+	"fast_detect":           (*decoder).fastDetect,
+	"fast_detect_reflector": flag(func(e *extensions, v bool) { e.reflect = v }),
+	"fence":                 flag(func(e *extensions, v bool) { e.fence = v }),
+}
+
+// fastDetect reads `fast_detect [off] [interval MS] [multiplier N] [mode sbfd|echo]`.
+func (d *decoder) fastDetect(n *Node, e *extensions) {
+	f := e.fastDetect
+	f.Enabled = true
+	ok := true
+	wrong := func(w Word, format string, args ...any) {
+		d.diags.add(Error, w.Pos, n.Keyword+": "+format, args...)
+		ok = false
+	}
+	for args := n.Args; len(args) > 0; {
+		w := args[0]
+		args = args[1:]
+		if w.Text == "off" || w.Text == "on" {
+			f.Enabled = w.Text == "on"
+			continue
+		}
+		if !slices.Contains(fastDetectWords, w.Text) {
+			wrong(w, "%q is not one of interval, multiplier, mode, on, off%s", w.Text, suggest(w.Text, fastDetectWords))
+			return
+		}
+		if len(args) == 0 {
+			d.diags.add(Missing, w.Pos, "%s: %s needs a value", n.Keyword, w.Text)
+			return
+		}
+		v := args[0]
+		args = args[1:]
+		switch w.Text {
+		case "interval":
+			ms, exact, number := parseSeconds(v.Text)
+			f.Interval = ms / 1000
+			switch {
+			case !number:
+				wrong(v, "interval: %q is not a number of milliseconds", v.Text)
+			case f.Interval < 300*time.Microsecond || f.Interval > time.Second:
+				wrong(v, "interval: %q is not in the range 0.3 to 1000 (milliseconds)", v.Text)
+			case !exact || f.Interval%time.Microsecond != 0:
+				f.Interval = f.Interval.Round(time.Microsecond)
+				d.diags.add(Warning, v.Pos, "%s: interval %q is rounded to %v", n.Keyword, v.Text, f.Interval)
+			}
+		case "multiplier":
+			f.Multiplier, _ = d.inRange(v, n.Keyword+": multiplier", 1, 50, Error)
+			ok = ok && f.Multiplier > 0
+		case "mode":
+			f.Echo = v.Text == "echo"
+			if v.Text != "echo" && v.Text != "sbfd" {
+				wrong(v, "mode: %q is neither sbfd nor echo%s", v.Text, suggest(v.Text, []string{"sbfd", "echo"}))
+			}
+		}
+	}
+	if ok {
+		e.fastDetect = f
+	}
+}
+
+var fastDetectWords = []string{"interval", "multiplier", "mode", "on", "off"}
+
 var globalKeywords = map[string]handler[defaults]{
 	"vrrp_version": func(d *decoder, n *Node, g *defaults) {
 		if v, ok := d.number(n, 2, 3, Error); ok {
@@ -133,9 +210,33 @@ var globalKeywords = map[string]handler[defaults]{
 			g.downAdverts.write(v)
 		}
 	},
+	"vrrp_priority": func(d *decoder, n *Node, g *defaults) {
+		if v, ok := d.number(n, -20, 19, Warning); ok {
+			g.process.Nice = v
+		}
+	},
 	"vrrp_rt_priority": func(d *decoder, n *Node, g *defaults) {
+		if v, ok := d.number(n, 0, 1<<31-1, Warning); ok {
+			// compat: clipped to what the scheduler has
+			g.process.RTPriority, g.process.RTConfigured = min(v, 99), true
+		}
+	},
+	"vrrp_rlimit_rttime": func(d *decoder, n *Node, g *defaults) {
 		if v, ok := d.number(n, 1, 1<<31-1, Warning); ok {
-			g.rtPriority = min(v, 99) // compat: clipped to what the scheduler has
+			g.process.RTTime = time.Duration(v) * time.Microsecond
+		}
+	},
+	"vrrp_no_swap": flag(func(g *defaults, v bool) { g.process.NoSwap, g.process.NoSwapConfigured = v, true }),
+	"vrrp_cpu_affinity": func(d *decoder, n *Node, g *defaults) {
+		for _, w := range n.Args {
+			if cpu, ok := d.inRange(w, n.Keyword, 0, 1023, Warning); ok {
+				g.process.CPUs = append(g.process.CPUs, cpu)
+			}
+		}
+	},
+	"vrrp_lease": func(d *decoder, n *Node, g *defaults) {
+		if v, ok := d.seconds(n, 50*time.Millisecond, time.Minute, Error); ok {
+			g.process.Lease = v
 		}
 	},
 	"vrrp_min_garp":                flag(func(g *defaults, v bool) { g.minGARP = v }),
@@ -150,6 +251,9 @@ var globalKeywords = map[string]handler[defaults]{
 }
 
 func init() {
+	for name, h := range extensionKeywords {
+		globalKeywords[name] = func(d *decoder, n *Node, g *defaults) { h(d, n, &g.extensions) }
+	}
 	for name, h := range garpKeywords {
 		globalKeywords["vrrp_"+name] = func(d *decoder, n *Node, g *defaults) { h(d, n, &g.garp) }
 	}

@@ -24,6 +24,7 @@ type draft struct {
 	authType     bool
 	garp         garpOptions
 	excluded     []Address
+	extensions
 
 	lowerPrioNoAdvert    option[bool]
 	higherPrioSendAdvert option[bool]
@@ -120,6 +121,9 @@ var instanceKeywords = map[string]handler[draft]{
 }
 
 func init() {
+	for name, h := range extensionKeywords {
+		instanceKeywords[name] = func(d *decoder, n *Node, i *draft) { h(d, n, &i.extensions) }
+	}
 	for name, h := range garpKeywords {
 		instanceKeywords[name] = func(d *decoder, n *Node, i *draft) { h(d, n, &i.garp) }
 	}
@@ -143,7 +147,7 @@ func (d *decoder) instance(n *Node) {
 			Version: g.version, Group: g.group, Strict: g.strict,
 			SkipCheckAddrs: g.skipCheckAddrs, ChecksumAsV2: g.checksumAsV2,
 		},
-		downAdverts: g.downAdverts, garp: g.garp,
+		downAdverts: g.downAdverts, garp: g.garp, extensions: g.extensions,
 		lowerPrioNoAdvert: g.lowerPrioNoAdvert, higherPrioSendAdvert: g.higherPrioSendAdvert,
 		ownerIgnoreAdverts: g.ownerIgnoreAdverts,
 	}
@@ -200,6 +204,10 @@ func (d *decoder) settle(i *draft) {
 		i.Accept = true
 	}
 	i.GARP = i.garp.resolve(d.global.garpGap)
+	i.FastDetect, i.Reflect, i.Fence = i.fastDetect, i.reflect, i.fence
+	if took := i.FastDetect.Interval * time.Duration(i.FastDetect.Multiplier); i.FastDetect.Enabled && took >= 3*i.Interval {
+		d.diags.add(Warning, i.Pos, "fast_detect takes %v, which is no faster than advert_int %v", took, i.Interval)
+	}
 	d.addressesOf(i)
 	d.tracksOf(i)
 }

@@ -11,6 +11,7 @@ import (
 // bpf/, used where frames come from a packet socket and to check that parser.
 type Frame struct {
 	VLAN [2]uint16 // outer and inner VLAN id, 0 for none
+	MAC  [6]byte   // source
 	Src  netip.Addr
 	Dst  netip.Addr
 	TTL  uint8
@@ -40,6 +41,7 @@ func ParseFrame(b []byte, stripped uint16, f *Frame) error {
 	if len(b) < ethernetLen {
 		return ErrNotVRRP
 	}
+	f.MAC = [6]byte(b[6:12])
 	ethertype := binary.BigEndian.Uint16(b[12:])
 	b = b[ethernetLen:]
 	for range 2 {

@@ -43,31 +43,33 @@ type Capture struct {
 	done   chan struct{}
 }
 
-// socketIn opens a socket in the node's namespace. A socket keeps the
-// namespace that it was made in; the thread that entered it is thrown away.
-func (n *Node) socketIn(open func() (int, error)) (int, error) {
-	type result struct {
-		fd  int
-		err error
-	}
-	ch := make(chan result)
+// socketIn opens a socket in the node's namespace, which it keeps.
+func (n *Node) socketIn(open func() (int, error)) (fd int, err error) {
+	err = inNamespace(n.ns, func() (err error) {
+		fd, err = open()
+		return err
+	})
+	return fd, err
+}
+
+// inNamespace runs fn in a network namespace, on a thread that is thrown away.
+func inNamespace(ns string, fn func() error) error {
+	done := make(chan error)
 	go func() {
 		runtime.LockOSThread() // and never unlock: the thread ends with this goroutine
-		f, err := os.Open("/run/netns/" + n.ns)
+		f, err := os.Open("/run/netns/" + ns)
 		if err != nil {
-			ch <- result{err: err}
+			done <- err
 			return
 		}
 		defer f.Close()
 		if err := unix.Setns(int(f.Fd()), unix.CLONE_NEWNET); err != nil {
-			ch <- result{err: err}
+			done <- err
 			return
 		}
-		fd, err := open()
-		ch <- result{fd, err}
+		done <- fn()
 	}()
-	r := <-ch
-	return r.fd, r.err
+	return <-done
 }
 
 // ifindex looks an interface of the node up.

@@ -19,6 +19,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 )
 
@@ -163,6 +166,7 @@ func (l *Lab) Node(name string, interfaces ...string) *Node {
 		port := n.Port(dev)
 		l.must(exec.Command("ip", "link", "add", dev, "netns", n.ns, "type", "veth", "peer", port, "netns", l.name))
 		l.in(l.name, "ip", "link", "set", port, "master", "br0", "up")
+		l.poll(port)
 		if addr != "" {
 			n.Run("ip", "address", "add", addr, "brd", "+", "dev", dev)
 		}
@@ -178,6 +182,34 @@ func (l *Lab) Node(name string, interfaces ...string) *Node {
 		}
 	})
 	return n
+}
+
+// poll makes a port of the switch take what XDP on the other end of its veth
+// sends back. A veth does so only with NAPI, which it has while an XDP program
+// is attached; this one passes everything. A network card needs none of it.
+func (l *Lab) poll(port string) {
+	l.tb.Helper()
+	prog, err := ebpf.NewProgram(&ebpf.ProgramSpec{
+		Name: "port", Type: ebpf.XDP, License: "MIT",
+		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 2 /* XDP_PASS */), asm.Return()},
+	})
+	if err != nil {
+		l.tb.Fatalf("load the program of switch port %s: %v", port, err)
+	}
+	defer prog.Close()
+	var at link.Link
+	err = inNamespace(l.name, func() error {
+		index, err := ifindex(port)
+		if err != nil {
+			return err
+		}
+		at, err = link.AttachXDP(link.XDPOptions{Program: prog, Interface: index, Flags: link.XDPDriverMode})
+		return err
+	})
+	if err != nil {
+		l.tb.Fatalf("poll switch port %s: %v", port, err)
+	}
+	l.tb.Cleanup(func() { _ = at.Close() })
 }
 
 // Port is the name of the switch's end of an interface.

@@ -55,6 +55,57 @@ type InstanceStatus struct {
 	Peers          []Peer          `json:"peers"`
 	Arrival        loader.Liveness `json:"arrival"`
 	Counters       Counters        `json:"counters"`
+	Fence          Fence           `json:"fence"`
+	Alarms         []Alarm         `json:"alarms"`
+}
+
+// Fence is what the kernel does while this host must not speak for the
+// addresses of a virtual router.
+type Fence struct {
+	Enabled bool `json:"enabled"`
+	Active  bool `json:"active"`
+	// Address and MAC of another master heard while we were one, and the
+	// number of its consistent adverts in a row.
+	Address string `json:"address,omitempty"`
+	MAC     string `json:"mac,omitempty"`
+	Seen    uint32 `json:"seen,omitempty"`
+}
+
+// Alarm says that two hosts serve one address, or may.
+type Alarm struct {
+	// Kind is vip_conflict, other_master, unheard or deaf.
+	Kind    string    `json:"kind"`
+	Address string    `json:"address,omitempty"` // of the other router; for vip_conflict the contested one
+	MAC     string    `json:"mac,omitempty"`
+	Since   time.Time `json:"since"`
+}
+
+// Session is the initiator of S-BFD, RFC 7880, towards one peer.
+type Session struct {
+	Peer         string            `json:"peer"`
+	Mode         string            `json:"mode"`  // sbfd or echo
+	State        string            `json:"state"` // AdminDown, Down or Up
+	Diag         string            `json:"diag"`
+	SinceSeconds float64           `json:"since_seconds"`
+	Instances    int               `json:"instances"` // that follow the peer; 0: closed
+	IntervalMs   float64           `json:"interval_ms"`
+	Multiplier   int               `json:"multiplier"`
+	LocalDiscr   uint32            `json:"local_discriminator"`
+	RemoteDiscr  uint32            `json:"remote_discriminator"`
+	Sent         uint64            `json:"probes_sent"`
+	Unsent       uint64            `json:"probes_unsent"` // that the kernel refused
+	Replies      uint64            `json:"replies"`
+	Verdicts     map[string]uint64 `json:"verdicts"` // up, down, admin_down
+}
+
+// Lease is the promise of the event loop to the kernel.
+type Lease struct {
+	Held        bool    `json:"held"`
+	RemainingMs float64 `json:"remaining_ms"`
+	DurationMs  float64 `json:"duration_ms"`
+	ExitHook    bool    `json:"exit_hook"` // the end of the process ends it at once
+	// Reflector says what it answers: Up, AdminDown or off.
+	Reflector string `json:"reflector"`
 }
 
 // Peer is a source of valid adverts.
@@ -83,6 +134,8 @@ type InterfaceStatus struct {
 	Pins       string                  `json:"pins,omitempty"`
 	Frames     map[string]loader.Count `json:"frames"`
 	SendErrors uint64                  `json:"send_errors"`
+	Lease      *Lease                  `json:"lease,omitempty"` // nil without BPF
+	Sessions   []Session               `json:"sessions"`
 	Err        string                  `json:"error,omitempty"`
 }
 
@@ -95,19 +148,24 @@ type LoopStatus struct {
 	JudgedLateMaxMs   float64 `json:"deadline_late_max_ms"`
 	HandledP99UpperMs float64 `json:"event_handled_p99_below_ms"`
 	JudgedP99UpperMs  float64 `json:"deadline_late_p99_below_ms"`
+	WakeLateMaxMs     float64 `json:"wake_late_max_ms"`
+	WakeLateP99Ms     float64 `json:"wake_late_p99_below_ms"`
+	Stalls            uint64  `json:"stalls"`
 }
 
-// Event is one line of EventsPath: a transition, or an advert refused for a
-// new reason.
+// Event is one line of EventsPath: a transition, an advert refused for a new
+// reason, a change of fast detection (Instance is then the interface), or an
+// alarm.
 type Event struct {
 	Time     time.Time `json:"time"`
-	Kind     string    `json:"kind"` // transition, reject, recovered
+	Kind     string    `json:"kind"` // transition, reject, recovered, fast_detect, alarm, alarm_over
 	Instance string    `json:"instance"`
 	From     string    `json:"from,omitempty"`
 	To       string    `json:"to,omitempty"`
 	Why      string    `json:"why"`
 	Priority uint8     `json:"priority,omitempty"`
 	Peer     string    `json:"peer,omitempty"`
+	MAC      string    `json:"mac,omitempty"`
 }
 
 // DefaultSocket returns where the daemon of this network namespace listens. A

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -106,10 +107,16 @@ func New(opts Options) (d *Daemon, err error) {
 			return d, err
 		}
 	}
-	if d.loop, err = newLoop(d.insts, d.ifaces, d.host); err != nil {
+	if d.loop, err = newLoop(d.insts, d.ifaces, d.host, opts.Config.Process.Lease); err != nil {
 		return d, err
 	}
-	return d, d.cleanUp(h)
+	if err := d.cleanUp(h); err != nil {
+		return d, err
+	}
+	for _, f := range d.ifaces {
+		f.guard.LiftFences()
+	}
+	return d, nil
 }
 
 // reported takes a report of vip.Host, which must not wait for a slow log.
@@ -179,21 +186,36 @@ func (d *Daemon) cleanUp(h *host) error {
 }
 
 func (d *Daemon) openInterface(h *host, name string, cfgs []*config.Instance) error {
-	f := &iface{name: name, ifindex: h.links[name].Attrs().Index, bySlot: map[loader.Slot]*instance{}}
-	var routers []loader.Router
+	f := &iface{
+		name: name, ifindex: h.links[name].Attrs().Index, bySlot: map[loader.Slot]*instance{},
+		leaseTime: d.opts.Config.Process.Lease,
+	}
+	spec := loader.Options{Ifindex: f.ifindex, Ifname: name, MAC: h.links[name].Attrs().HardwareAddr}
 	var groups []netip.Addr
+	fast := false
 	for _, cfg := range cfgs {
-		slot := loader.SlotOf(cfg.VRID, false)
-		routers = append(routers, loader.Router{Slot: slot, Version: cfg.Version, CheckTTL: true})
+		spec.Routers = append(spec.Routers, h.kernelRouter(cfg, f.ifindex))
+		local, err := vip.PrefixOf(h.links[name], cfg.Source)
+		if err != nil {
+			return err
+		}
+		spec.Locals = append(spec.Locals, loader.Local{Prefix: local, Reflect: cfg.Reflect})
+		fast = fast || cfg.FastDetect.Enabled
+		f.reflects = f.reflects || cfg.Reflect
 		if !slices.Contains(groups, cfg.Group) {
 			groups = append(groups, cfg.Group)
 		}
 	}
 	var err error
-	if f.plane, err = d.openPlane(f, routers); err != nil {
+	if err = d.openPlane(f, spec); err != nil {
 		return err
 	}
 	d.ifaces = append(d.ifaces, f)
+	if fast {
+		if err := d.openDetector(f, spec.MAC); err != nil {
+			return err
+		}
+	}
 	if f.sender, err = transport.NewSender(name, f.ifindex, groups, len(cfgs)+1); err != nil {
 		return err
 	}
@@ -220,32 +242,64 @@ var planeModes = map[string][]loader.Mode{
 
 // openPlane tries the modes in order; what is left is the packet socket, if
 // the mode was not asked for by name.
-func (d *Daemon) openPlane(f *iface, routers []loader.Router) (dataplane, error) {
+func (d *Daemon) openPlane(f *iface, spec loader.Options) (err error) {
 	modes, ok := planeModes[d.opts.Dataplane]
 	if !ok {
-		return nil, fmt.Errorf("unknown data plane %q", d.opts.Dataplane)
+		return fmt.Errorf("unknown data plane %q", d.opts.Dataplane)
 	}
+	f.guard = noGuard{}
 	if len(modes) > 0 {
-		pins := loader.PinDir(d.netns, f.name)
+		spec.Modes, spec.Holder, spec.Egress, spec.Log = modes, xdpHolder, attachClsact, d.log
+		spec.PinDir = loader.PinDir(d.netns, f.name)
 		if err := loader.MountBPFFS(); err != nil {
 			d.log.Warn("nothing is pinned; a crash takes the program along", "err", err)
-			pins = ""
+			spec.PinDir = ""
 		} else if err := loader.ReclaimPins(); err != nil {
 			d.log.Warn("pins of interfaces that are gone", "err", err)
 		}
-		filter, err := loader.Open(loader.Options{
-			Ifindex: f.ifindex, Ifname: f.name, Modes: modes, Routers: routers,
-			PinDir: pins, Holder: xdpHolder, Log: d.log,
-		})
+		filter, err := loader.Open(spec)
 		if err == nil {
-			return filter, nil
+			f.plane, f.guard = filter, filter
+			return nil
 		}
 		if d.opts.Dataplane != "auto" {
-			return nil, err
+			return err
 		}
 		d.log.Warn("no BPF program; adverts come through a packet socket", "iface", f.name, "err", err)
 	}
-	return transport.NewCapture(f.name, f.ifindex, routers)
+	f.plane, err = transport.NewCapture(f.name, f.ifindex, spec.Routers)
+	return err
+}
+
+// openDetector prepares fast detection, which needs the kernel's record of
+// answers.
+func (d *Daemon) openDetector(f *iface, mac net.HardwareAddr) error {
+	if f.guard == (noGuard{}) || len(mac) != 6 {
+		d.log.Warn("fast_detect needs a BPF program and Ethernet; the RFC's timer decides", "iface", f.name)
+		return nil
+	}
+	prober, err := transport.NewProber(f.name, f.ifindex)
+	if err != nil {
+		return err
+	}
+	f.detector = newDetector(prober, [6]byte(mac))
+	return nil
+}
+
+// kernelRouter is what the program has to know of an instance.
+func (h *host) kernelRouter(cfg *config.Instance, ifindex int) loader.Router {
+	r := loader.Router{Slot: loader.SlotOf(cfg.VRID, false), Version: cfg.Version, CheckTTL: true}
+	for _, a := range h.addresses(cfg) {
+		if a.Ifindex == ifindex {
+			r.Addrs = append(r.Addrs, a.Prefix.Addr())
+		}
+	}
+	if cfg.Fence {
+		advert := advertOf(cfg)
+		advert.Priority = 1
+		r.Own = packet.Append(nil, &advert, cfg.Source, cfg.Group)
+	}
+	return r
 }
 
 // xdpHolder returns the id of the program on an interface's XDP hook.
@@ -257,8 +311,8 @@ func xdpHolder(ifindex int) uint32 {
 	return link.Attrs().Xdp.ProgId
 }
 
-func (d *Daemon) newInstance(h *host, f *iface, cfg *config.Instance) (*instance, error) {
-	i := &instance{id: len(d.insts), cfg: cfg, iface: f, slot: loader.SlotOf(cfg.VRID, false)}
+// advertOf is the advert of an instance, without a priority.
+func advertOf(cfg *config.Instance) packet.Advert {
 	advert := packet.Advert{
 		Version: cfg.Version, VRID: cfg.VRID, Interval: cfg.Interval,
 		Form: packet.ChecksumPseudoHeader, Addrs: advertised(cfg),
@@ -270,6 +324,12 @@ func (d *Daemon) newInstance(h *host, f *iface, cfg *config.Instance) (*instance
 		advert.AuthType = packet.AuthPass
 		copy(advert.Auth[:], cfg.AuthPass)
 	}
+	return advert
+}
+
+func (d *Daemon) newInstance(h *host, f *iface, cfg *config.Instance) (*instance, error) {
+	i := &instance{id: len(d.insts), cfg: cfg, iface: f, slot: loader.SlotOf(cfg.VRID, false)}
+	advert := advertOf(cfg)
 	i.frame = transport.NewFrame(advert, cfg.Source, cfg.Group)
 	rc := control.Config{
 		VRID: cfg.VRID, Version: cfg.Version, Priority: cfg.Priority, Interval: cfg.Interval,
@@ -277,7 +337,6 @@ func (d *Daemon) newInstance(h *host, f *iface, cfg *config.Instance) (*instance
 		PreemptDelay: cfg.PreemptDelay, AuthType: advert.AuthType, Auth: advert.Auth,
 		Addrs: advert.Addrs, SkipCheckAddrs: cfg.SkipCheckAddrs,
 		LowerPrioNoAdvert:    cfg.LowerPrioNoAdvert,
-		LowerPrioAnnounce:    cfg.GARP.LowerPrioRepeat > 0,
 		HigherPrioSendAdvert: cfg.HigherPrioSendAdvert,
 		OwnerIgnoreAdverts:   cfg.OwnerIgnoreAdverts,
 	}
@@ -323,9 +382,13 @@ func (d *Daemon) newInstance(h *host, f *iface, cfg *config.Instance) (*instance
 	return i, err
 }
 
-// Run works until ctx ends and then leaves: priority 0, addresses removed, the
-// program detached. ready is called once the routers run.
+// Run works until ctx ends and then leaves: priority 0, service until a
+// successor is there, addresses removed, the program detached. ready is called once the routers run.
 func (d *Daemon) Run(ctx context.Context, ready func()) error {
+	process := &d.opts.Config.Process
+	if err := prepareProcess(process, d.log); err != nil {
+		return errors.Join(err, d.close())
+	}
 	work, stopWork := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopWork()
 	// A worker that fails stops the daemon: without news of interfaces, say, it
@@ -335,13 +398,15 @@ func (d *Daemon) Run(ctx context.Context, ready func()) error {
 	slow.Go(func() error { return d.watchLinks(work) })
 	slow.Go(func() error { return d.watchSources(work) })
 	slow.Go(func() error { return d.ctl.serve(work) })
+	slow.Go(func() error { return d.watchAlarms(work) })
+	slow.Go(func() error { return d.feedWatchdog(work) })
 	published := make(chan error, 1)
 	publishing, stopPublishing := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopPublishing()
 	go func() { published <- d.publish(publishing) }()
 
 	stopped := make(chan error, 1)
-	go func() { stopped <- d.loop.run(d.opts.Config.RTPriority, ready) }()
+	go func() { stopped <- d.loop.run(process, ready) }()
 	var err error
 	select {
 	case <-ctx.Done():
@@ -372,6 +437,9 @@ func (d *Daemon) close() error {
 	for _, f := range d.ifaces {
 		if f.sender != nil {
 			errs = append(errs, f.sender.Close())
+		}
+		if f.detector != nil {
+			errs = append(errs, f.detector.prober.Close())
 		}
 		errs = append(errs, f.plane.Close())
 	}

@@ -5,8 +5,10 @@ package daemon
 import (
 	"encoding/binary"
 	"errors"
+	"net"
 	"net/netip"
 	"sync/atomic"
+	"time"
 
 	"github.com/xvrrp/xvrrp/cmd/internal/transport"
 	"github.com/xvrrp/xvrrp/control"
@@ -28,6 +30,7 @@ type instance struct {
 	set    *vip.Set
 	links  []int // ifindex of each of the Router's links
 
+	session  *session // towards its master; nil: none
 	deadline control.Instant
 	armed    bool // deadline counts
 	grace    bool // the kernel was given time after a late wake-up
@@ -35,6 +38,7 @@ type instance struct {
 	refused     [16]refused // what was reported, so that it is reported once
 	refusedNext int         // entry that makes room next
 	shared      shared
+	alarms      alarms
 }
 
 // refused is a peer some of whose adverts were refused and reported.
@@ -48,8 +52,13 @@ type iface struct {
 	name    string
 	ifindex int
 	plane   dataplane
+	guard   guard
 	sender  *transport.Sender
 	bySlot  map[loader.Slot]*instance
+
+	leaseTime time.Duration
+	reflects  bool      // peers may probe
+	detector  *detector // nil: no instance wants fast detection, or none is possible
 
 	sendErrors atomic.Uint64 // adverts that the kernel refused
 }
@@ -59,7 +68,7 @@ type dataplane interface {
 	FD() int
 	Mode() loader.Mode
 	Drain(func(*loader.Event)) int
-	Install(slot loader.Slot, src, dst netip.Addr, payload []byte, seen int64) bool
+	Install(loader.Slot, *loader.Event) bool
 	Clear(loader.Slot)
 	LastArrival(loader.Slot) int64
 	Liveness(loader.Slot) loader.Liveness
@@ -80,9 +89,37 @@ type shared struct {
 	sent, received         atomic.Uint64
 	zeroSent, zeroReceived atomic.Uint64
 	forms                  [2]atomic.Uint64 // by packet.ChecksumForm, version 3
-	transitions            [8]atomic.Uint64 // by control.Reason
+	transitions            [control.ReasonMax]atomic.Uint64
 	rejected               [rejectMax]atomic.Uint64
 	peers                  [8]peer
+	conflict, rival        sighting
+	lostMaster             atomic.Uint32 // that fell silent and was replaced; 0: none
+	alarms                 atomic.Uint64 // that were raised
+}
+
+// sighting is another host that does what only this one should: it answers
+// for an address, or sends adverts as a master.
+type sighting struct {
+	addr  atomic.Uint32
+	mac   atomic.Uint64
+	first atomic.Int64 // of this series
+	last  atomic.Int64
+}
+
+// see records one; a pause longer than gap begins a new series.
+func (s *sighting) see(addr uint32, mac [6]byte, at int64, gap time.Duration) {
+	var b [8]byte
+	copy(b[2:], mac[:])
+	if at-s.last.Load() > int64(gap) {
+		s.first.Store(at)
+	}
+	s.addr.Store(addr)
+	s.mac.Store(binary.BigEndian.Uint64(b[:]))
+	s.last.Store(at)
+}
+
+func (s *sighting) hardwareAddr() net.HardwareAddr {
+	return binary.BigEndian.AppendUint64(nil, s.mac.Load())[2:]
 }
 
 // peer is a source whose valid adverts were events; the repetitions that the
@@ -201,6 +238,17 @@ func address(w uint32) netip.Addr {
 	var b [4]byte
 	binary.BigEndian.PutUint32(b[:], w)
 	return netip.AddrFrom4(b)
+}
+
+// role is what the kernel has to know of the state.
+func (i *instance) role() loader.Role {
+	switch {
+	case i.router.State() != control.Master:
+		return loader.RoleBackup
+	case i.router.Leaving():
+		return loader.RoleLeaving
+	}
+	return loader.RoleMaster
 }
 
 // publish stores what the loop alone knows.

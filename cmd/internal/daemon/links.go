@@ -61,7 +61,9 @@ func (d *Daemon) followLinks(ctx context.Context) error {
 			if !gone {
 				d.host.SetMAC(int(u.Index), u.Attrs().HardwareAddr)
 			}
-			d.loop.link(ctx, linkEvent{ifindex: int(u.Index), down: gone || !up(u.Link)})
+			ev := linkEvent{ifindex: int(u.Index), down: gone || !up(u.Link)}
+			copy(ev.mac[:], u.Attrs().HardwareAddr)
+			d.loop.link(ctx, ev)
 		case err := <-broken:
 			d.log.Warn("news of interfaces were lost; listing them again", "err", err)
 			return nil

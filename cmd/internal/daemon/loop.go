@@ -15,6 +15,7 @@ import (
 
 	"github.com/xvrrp/xvrrp/cmd/internal/clock"
 	"github.com/xvrrp/xvrrp/control"
+	"github.com/xvrrp/xvrrp/control/config"
 	"github.com/xvrrp/xvrrp/control/packet"
 	"github.com/xvrrp/xvrrp/loader"
 	"github.com/xvrrp/xvrrp/vip"
@@ -42,6 +43,7 @@ const (
 type linkEvent struct {
 	ifindex int
 	down    bool
+	mac     [6]byte // zero: not told
 }
 
 // transition is a change of state on its way to the log.
@@ -73,16 +75,20 @@ type loop struct {
 	links       chan linkEvent
 	transitions chan transition
 	refusals    chan refusal
+	detections  chan detection
 	stop        atomic.Bool
+	lease       time.Duration
 
-	now     control.Instant
-	next    control.Instant // earliest deadline, math.MaxInt64: none
-	actions [16]control.Action
-	orders  []order
-	advert  packet.Advert
-	onEvent func(*loader.Event) // receive, bound once
-	current *iface              // whose ring is being drained
-	late    int64
+	now       control.Instant
+	next      control.Instant // earliest deadline of an instance
+	probeNext control.Instant // earliest deadline of a session
+	planned   control.Instant // when the timer was to wake the loop
+	actions   [16]control.Action
+	orders    []order
+	advert    packet.Advert
+	onEvent   func(*loader.Event) // receive, bound once
+	current   *iface              // whose ring is being drained
+	late      int64
 
 	stats loopStats
 }
@@ -98,16 +104,21 @@ type loopStats struct {
 	wakeups atomic.Uint64
 	handled histogram // kernel stamp of an event to the end of its handling
 	judged  histogram // deadline to the moment the loop acted on it
+	late    histogram // planned wake-up to wake-up: what a lease has to allow for
 	lost    atomic.Uint64
 	graces  atomic.Uint64
+	stalls  atomic.Uint64 // of masters, longer than their peers wait
+
+	sessionsFull atomic.Uint64
 }
 
-func newLoop(insts []*instance, ifaces []*iface, host *vip.Host) (*loop, error) {
+func newLoop(insts []*instance, ifaces []*iface, host *vip.Host, lease time.Duration) (*loop, error) {
 	l := &loop{
-		insts: insts, ifaces: ifaces, host: host,
+		insts: insts, ifaces: ifaces, host: host, lease: lease, probeNext: never, planned: never,
 		links:       make(chan linkEvent, 1024),
 		transitions: make(chan transition, 4*len(insts)+64),
 		refusals:    make(chan refusal, 256),
+		detections:  make(chan detection, 256),
 		orders:      make([]order, 0, 4*len(insts)),
 	}
 	l.onEvent = l.receive
@@ -154,12 +165,13 @@ func (l *loop) link(ctx context.Context, ev linkEvent) {
 	}
 }
 
-// run starts every router, calls ready and works until stop is set, then stops them in
-// order: priority 0, addresses released.
-func (l *loop) run(realtime int, ready func()) error {
+// run starts every router, calls ready and works until stop is set, then stops
+// them in order: priority 0, service until a successor is there, addresses
+// released.
+func (l *loop) run(p *config.Process, ready func()) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	if err := setRealtime(realtime); err != nil {
+	if err := prepareThread(p); err != nil {
 		return err
 	}
 	l.now = control.Instant(clock.Now())
@@ -169,30 +181,68 @@ func (l *loop) run(realtime int, ready func()) error {
 	l.finish()
 	ready()
 	events := make([]unix.EpollEvent, 2+len(l.ifaces))
-	for !l.stop.Load() {
+	stopping := false
+	for {
+		if l.stop.Load() && !stopping {
+			stopping = true
+			l.now = control.Instant(clock.Now())
+			for _, i := range l.insts {
+				l.step(i, control.Event{Kind: control.EventShutdown})
+			}
+			l.finish()
+		}
+		if stopping && l.stopped() {
+			return nil
+		}
 		if _, err := unix.EpollWait(l.epoll, events, -1); err != nil && !errors.Is(err, unix.EINTR) {
 			return fmt.Errorf("wait for events: %w", err)
 		}
 		l.turn()
 	}
-	l.now = control.Instant(clock.Now())
+}
+
+func (l *loop) stopped() bool {
 	for _, i := range l.insts {
-		l.step(i, control.Event{Kind: control.EventShutdown})
+		if i.router.State() != control.Init {
+			return false
+		}
 	}
-	l.finish()
-	return nil
+	return true
 }
 
 // turn is one round: first everything that arrived, then what is due.
-func (l *loop) turn() {
-	l.now = control.Instant(clock.Now())
+func (l *loop) turn() { l.turnAt(control.Instant(clock.Now())) }
+
+func (l *loop) turnAt(now control.Instant) {
+	l.now = now
 	l.stats.wakeups.Add(1)
+	if late := l.now.Sub(l.planned); late > 0 {
+		l.stats.late.add(int64(late))
+		l.stall(late)
+	}
 	l.drain()
-	if l.now >= l.next {
+	if l.now >= l.planned {
 		l.clearTimer()
+	}
+	if l.now >= l.next {
 		l.judge()
 	}
+	if l.now >= l.probeNext {
+		l.probe()
+	}
 	l.finish()
+}
+
+// stall tells masters that the host did nothing for a while, before they see
+// what arrived meanwhile.
+func (l *loop) stall(gap time.Duration) {
+	for _, i := range l.insts {
+		if i.router.State() != control.Master || !i.router.Slept(gap) {
+			continue
+		}
+		l.stats.stalls.Add(1)
+		l.step(i, control.Event{Kind: control.EventStall, Gap: gap})
+	}
 }
 
 // drain empties the rings and the inbox. All rings are looked at, whatever
@@ -220,6 +270,12 @@ func (l *loop) clearTimer() {
 }
 
 func (l *loop) linkNews(ev linkEvent) {
+	for _, f := range l.ifaces {
+		if f.ifindex == ev.ifindex && f.detector != nil && ev.mac != f.detector.mac && ev.mac != [6]byte{} {
+			f.detector.setMAC(ev.mac)
+			f.guard.SetMAC(ev.mac[:])
+		}
+	}
 	for _, i := range l.insts {
 		for n, ifindex := range i.links {
 			if ifindex == ev.ifindex {
@@ -236,6 +292,10 @@ func (l *loop) receive(e *loader.Event) {
 	}
 	i := l.current.bySlot[loader.SlotOf(e.Payload[1], e.Src.Is6())]
 	if i == nil {
+		return
+	}
+	if e.Reason == loader.ReasonVIPConflict {
+		i.shared.conflict.see(word(e.Src), e.MAC, e.RxNs, 0)
 		return
 	}
 	if e.Reason != loader.ReasonEvent {
@@ -266,6 +326,10 @@ func (l *loop) receive(e *loader.Event) {
 		Kind: control.EventAdvert, At: control.Instant(e.RxNs),
 		Source: e.Src, Priority: a.Priority, Interval: a.Interval,
 	}, e)
+	if a.Priority > 0 && i.router.State() == control.Master {
+		// It should have yielded, or we should.
+		i.shared.rival.see(word(e.Src), e.MAC, e.RxNs, 4*i.cfg.Interval)
+	}
 	l.stats.handled.add(clock.Now() - e.RxNs)
 }
 
@@ -353,9 +417,11 @@ func (l *loop) stepWith(i *instance, ev control.Event, e *loader.Event) {
 		case control.ActionTakeover, control.ActionRelease, control.ActionAnnounce:
 			l.orders = append(l.orders, order{a.Kind, i.set})
 		case control.ActionTemplate:
-			i.iface.plane.Install(i.slot, e.Src, e.Dst, e.Payload, e.RxNs)
+			i.iface.plane.Install(i.slot, e)
+			l.follow(i, e)
 		case control.ActionForget:
 			i.iface.plane.Clear(i.slot)
+			l.unfollow(i)
 		case control.ActionTransition:
 			if a.To == control.Backup {
 				master, _ = i.router.Master()
@@ -368,6 +434,7 @@ func (l *loop) stepWith(i *instance, ev control.Event, e *loader.Event) {
 		l.next = min(l.next, i.deadline)
 	}
 	if ev.Kind != control.EventRefresh {
+		i.iface.guard.SetRole(i.slot, i.role())
 		i.publish()
 	}
 }
@@ -377,6 +444,9 @@ func (l *loop) moved(i *instance, a control.Action, t transition) {
 	i.shared.transitions[a.Reason].Add(1)
 	t.inst, t.at, t.from, t.to, t.reason = i, int64(l.now), a.From, a.To, a.Reason
 	t.priority = i.router.Priority()
+	if a.To == control.Master {
+		i.shared.lostMaster.Store(t.peer)
+	}
 	select {
 	case l.transitions <- t:
 	default:
@@ -426,6 +496,8 @@ func (l *loop) finish() {
 
 const never = control.Instant(1<<63 - 1)
 
+// arm sets the timer. The loop wakes often enough to renew its lease, whatever
+// it has to do.
 func (l *loop) arm() {
 	l.next = never
 	for _, i := range l.insts {
@@ -433,10 +505,12 @@ func (l *loop) arm() {
 			l.next = i.deadline
 		}
 	}
-	var spec unix.ItimerSpec
-	if l.next != never {
-		spec.Value = unix.NsecToTimespec(max(1, int64(l.next)))
+	l.probeNext = l.probeDeadline()
+	for _, f := range l.ifaces {
+		f.guard.Renew(int64(l.now.Add(l.lease)))
 	}
+	l.planned = min(l.next, l.probeNext, l.now.Add(l.lease/4))
+	spec := unix.ItimerSpec{Value: unix.NsecToTimespec(max(1, int64(l.planned)))}
 	_, _, _ = unix.RawSyscall6(unix.SYS_TIMERFD_SETTIME, uintptr(l.timer), unix.TFD_TIMER_ABSTIME,
 		uintptr(unsafe.Pointer(&spec)), 0, 0, 0)
 }

@@ -38,8 +38,8 @@ func (p *fakePlane) Drain(fn func(*loader.Event)) int {
 	p.events = p.events[:0]
 	return n
 }
-func (p *fakePlane) Install(_ loader.Slot, _, _ netip.Addr, _ []byte, seen int64) bool {
-	p.last = seen
+func (p *fakePlane) Install(_ loader.Slot, e *loader.Event) bool {
+	p.last = e.RxNs
 	return true
 }
 func (p *fakePlane) Clear(loader.Slot)                    { p.last = 0 }
@@ -67,7 +67,7 @@ func newTestLoop(tb testing.TB, priority uint8) (*loop, *instance, *fakePlane) {
 	fd, err := unix.Eventfd(0, unix.EFD_NONBLOCK)
 	require.NoError(tb, err)
 	plane := &fakePlane{fd: fd, events: make([]loader.Event, 0, 8)}
-	f := &iface{name: "lo", ifindex: 1, plane: plane, bySlot: map[loader.Slot]*instance{}}
+	f := &iface{name: "lo", ifindex: 1, plane: plane, guard: noGuard{}, bySlot: map[loader.Slot]*instance{}}
 	f.sender, err = transport.NewSender("lo", 1, []netip.Addr{group}, 4)
 	require.NoError(tb, err)
 	cfg := &config.Instance{Name: "A", VRID: 7, Version: 3, Priority: priority, Interval: 10 * time.Millisecond}
@@ -83,7 +83,7 @@ func newTestLoop(tb testing.TB, priority uint8) (*loop, *instance, *fakePlane) {
 	f.bySlot[i.slot] = i
 	host, err := vip.NewHost(1, clock.Now, func(vip.Report) {})
 	require.NoError(tb, err)
-	l, err := newLoop([]*instance{i}, []*iface{f}, host)
+	l, err := newLoop([]*instance{i}, []*iface{f}, host, time.Second)
 	require.NoError(tb, err)
 	tb.Cleanup(func() {
 		assert.NoError(tb, l.close())
@@ -102,16 +102,6 @@ func advert(priority uint8, at int64) loader.Event {
 	a := packet.Advert{Version: 3, VRID: 7, Priority: priority, Interval: 10 * time.Millisecond, Addrs: []byte{10, 0, 0, 1}}
 	m := packet.Append(nil, &a, peerAddr, group)
 	return loader.Event{RxNs: at, Src: peerAddr, Dst: group, TTL: 255, Reason: loader.ReasonEvent, PayloadLen: len(m), Payload: m}
-}
-
-// turnAt is a round of the loop at a time of the test's choice.
-func (l *loop) turnAt(now control.Instant) {
-	l.now = now
-	l.drain()
-	if l.now >= l.next {
-		l.judge()
-	}
-	l.finish()
 }
 
 func TestLateLoopIsNotWrong(t *testing.T) {

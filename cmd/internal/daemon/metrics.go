@@ -3,10 +3,12 @@
 package daemon
 
 import (
+	"slices"
 	"strconv"
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/xvrrp/xvrrp/cmd/internal/ctlapi"
 	"github.com/xvrrp/xvrrp/control"
 	"github.com/xvrrp/xvrrp/control/packet"
 	"github.com/xvrrp/xvrrp/loader"
@@ -47,6 +49,17 @@ var (
 	descWakeups      = desc("loop_wakeups_total", "Rounds of the event loop.")
 	descHandled      = desc("loop_event_seconds", "Time from the kernel's receive stamp of an event to the end of its handling.")
 	descJudged       = desc("loop_deadline_lateness_seconds", "Time from a deadline to the moment the loop acted on it.")
+	descWakeLate     = desc("loop_wake_lateness_seconds", "Time from a planned wake-up of the event loop to the wake-up: what a lease has to allow for.")
+	descStalls       = desc("loop_stalls_total", "Times that a master was held up for longer than its peers wait.")
+	descFence        = instanceDesc("fence_active", "1 while the kernel keeps this host from speaking for the addresses.")
+	descAlarm        = instanceDesc("alarm", "1 while it is the case that two hosts serve one address, or may.", "alarm")
+	descAlarms       = instanceDesc("alarms_total", "Alarms that were raised.")
+	descLease        = desc("lease_held", "1 while the event loop keeps its promise to the kernel.", "interface")
+	descReflector    = desc("fast_detect_reflector", "1 for what peers are answered, 0 for the others.", "interface", "state")
+	descSession      = desc("fast_detect_session", "1 for the state of the session, 0 for the others.", "interface", "peer", "mode", "state")
+	descProbes       = desc("fast_detect_probes_total", "Probes sent.", "interface", "peer", "mode")
+	descReplies      = desc("fast_detect_replies", "Probes answered since the session was opened.", "interface", "peer", "mode")
+	descVerdicts     = desc("fast_detect_verdicts_total", "Changes of a session.", "interface", "peer", "mode", "verdict")
 	descLost         = desc("loop_reports_lost_total", "Reports to the log that found their queue full.")
 )
 
@@ -56,7 +69,8 @@ func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 		descInfo, descState, descSince, descPriority, descTransitions, descSent, descReceived,
 		descZeroSent, descZeroReceived, descRejected, descForms, descJitter, descLargestGap,
 		descFrames, descMode, descSendErrors, descAnnounced, descUnannounced, descWakeups,
-		descHandled, descJudged, descLost,
+		descHandled, descJudged, descLost, descWakeLate, descStalls, descFence, descAlarm, descAlarms,
+		descLease, descReflector, descSession, descProbes, descReplies, descVerdicts,
 	} {
 		ch <- d
 	}
@@ -84,6 +98,8 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	count(descLost, stats.lost.Load())
 	ch <- stats.handled.metric(descHandled)
 	ch <- stats.judged.metric(descJudged)
+	ch <- stats.late.metric(descWakeLate)
+	count(descStalls, stats.stalls.Load())
 }
 
 type emitGauge func(*prometheus.Desc, float64, ...string)
@@ -95,12 +111,13 @@ func (i *instance) collect(gauge emitGauge, count emitCount) {
 	labels := []string{s.Name, s.Interface, strconv.Itoa(int(s.VRID))}
 	with := func(more string) []string { return append(append([]string{}, labels...), more) }
 	for _, state := range []control.State{control.Init, control.Backup, control.Master, control.Fault} {
-		v := 0.0
-		if state.String() == s.State {
-			v = 1
-		}
-		gauge(descState, v, with(state.String())...)
+		gauge(descState, truth(state.String() == s.State), with(state.String())...)
 	}
+	gauge(descFence, truth(s.Fence.Active), labels...)
+	for _, kind := range alarmKinds {
+		gauge(descAlarm, truth(slices.ContainsFunc(s.Alarms, func(a ctlapi.Alarm) bool { return a.Kind == kind })), with(kind)...)
+	}
+	count(descAlarms, i.shared.alarms.Load(), labels...)
 	gauge(descSince, s.SinceSeconds, labels...)
 	gauge(descPriority, float64(s.Priority), labels...)
 	count(descSent, s.Counters.AdvertsSent, labels...)
@@ -109,7 +126,7 @@ func (i *instance) collect(gauge emitGauge, count emitCount) {
 	count(descZeroReceived, s.Counters.PriorityZeroReceived, labels...)
 	gauge(descJitter, seconds(s.Arrival.JitterNs), labels...)
 	gauge(descLargestGap, seconds(s.Arrival.LargestGapNs), labels...)
-	for r := control.ReasonStartup; r <= control.ReasonShutdown; r++ {
+	for r := range control.ReasonMax {
 		count(descTransitions, i.shared.transitions[r].Load(), with(r.String())...)
 	}
 	for r := range rejectMax {
@@ -120,7 +137,36 @@ func (i *instance) collect(gauge emitGauge, count emitCount) {
 	}
 }
 
+func truth(v bool) float64 {
+	if v {
+		return 1
+	}
+	return 0
+}
+
+func (f *iface) collectGuard(gauge emitGauge, count emitCount) {
+	if l := f.lease(); l != nil {
+		gauge(descLease, truth(l.Held), f.name)
+		for _, state := range []string{"Up", "AdminDown", "off"} {
+			gauge(descReflector, truth(state == l.Reflector), f.name, state)
+		}
+	}
+	for _, s := range f.sessions() {
+		labels := []string{f.name, s.Peer, s.Mode}
+		with := func(more string) []string { return append(append([]string{}, labels...), more) }
+		for _, state := range []control.SessionState{control.SessionAdminDown, control.SessionDown, control.SessionUp} {
+			gauge(descSession, truth(state.String() == s.State), with(state.String())...)
+		}
+		count(descProbes, s.Sent, labels...)
+		gauge(descReplies, float64(s.Replies), labels...)
+		for v, n := range s.Verdicts {
+			count(descVerdicts, n, with(v)...)
+		}
+	}
+}
+
 func (f *iface) collect(gauge emitGauge, count emitCount) {
+	f.collectGuard(gauge, count)
 	gauge(descMode, 1, f.name, string(f.plane.Mode()))
 	count(descSendErrors, f.sendErrors.Load(), f.name)
 	counters, err := f.plane.Counters()

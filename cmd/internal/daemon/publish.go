@@ -26,6 +26,8 @@ func (d *Daemon) publish(ctx context.Context) error {
 			p.report(r)
 		case r := <-d.loop.refusals:
 			p.refusal(r)
+		case n := <-d.loop.detections:
+			p.detection(n)
 		case <-ctx.Done():
 			p.rest()
 			return nil
@@ -163,6 +165,30 @@ func (p *publisher) refusal(r refusal) {
 		p.d.log.Warn("advert refused; more of this kind are only counted",
 			"instance", e.Instance, "iface", r.inst.iface.name, "vrid", r.inst.cfg.VRID,
 			"peer", e.Peer, "reason", e.Why)
+	}
+	p.d.ctl.events.send(e)
+}
+
+// detection says that fast detection began to count, or that the RFC's timer
+// is on its own again.
+func (p *publisher) detection(n detection) {
+	e := ctlapi.Event{
+		Time: time.Now(), Kind: "fast_detect", Instance: n.iface.name, Peer: peerName(n.peer), Why: verdictNames[n.verdict],
+	}
+	attrs := []any{"iface", n.iface.name, "peer", e.Peer}
+	switch n.verdict {
+	case control.VerdictUp:
+		p.d.log.Info("fast detection is up", attrs...)
+	case control.VerdictAdminDown:
+		p.d.log.Warn("the peer serves no longer; fast detection waits", append(attrs, "diag", n.diag, "instances", n.acted)...)
+	default:
+		attrs = append(attrs, "diag", n.diag, "unanswered_for", n.unanswered, "instances", n.acted)
+		text := "the peer does not answer; fast detection waits"
+		if n.still > 0 {
+			text = "probes are not answered, though adverts come: the RFC's timer decides until they are"
+			attrs = append(attrs, "instances_unmoved", n.still)
+		}
+		p.d.log.Warn(text, attrs...)
 	}
 	p.d.ctl.events.send(e)
 }

@@ -65,6 +65,12 @@ func (i *instance) status() ctlapi.InstanceStatus {
 		}
 	}
 	s.Counters = i.counters(s.Arrival)
+	s.Alarms = i.alarms.list()
+	s.Fence.Enabled = i.cfg.Fence && i.iface.plane.Mode() != transport.ModeSocket
+	if f := i.iface.guard.Fence(i.slot, now); f.Seen > 0 {
+		s.Fence.Active, s.Fence.Seen = f.Active, f.Seen
+		s.Fence.Address, s.Fence.MAC = f.Source.String(), f.MAC.String()
+	}
 	return s
 }
 
@@ -75,7 +81,7 @@ func (i *instance) counters(arrival loader.Liveness) ctlapi.Counters {
 		PriorityZeroSent: sh.zeroSent.Load(), PriorityZeroReceived: sh.zeroReceived.Load(),
 		Transitions: map[string]uint64{}, Rejected: map[string]uint64{},
 	}
-	for r := control.ReasonStartup; r <= control.ReasonShutdown; r++ {
+	for r := range control.ReasonMax {
 		if n := sh.transitions[r].Load(); n > 0 {
 			c.Transitions[r.String()] = n
 		}
@@ -102,6 +108,7 @@ func (f *iface) status(netns uint64) ctlapi.InterfaceStatus {
 	if f.plane.Mode() != transport.ModeSocket {
 		s.Pins = loader.PinDir(netns, f.name)
 	}
+	s.Lease, s.Sessions = f.lease(), f.sessions()
 	counters, err := f.plane.Counters()
 	if err != nil {
 		s.Err = err.Error()
@@ -112,10 +119,67 @@ func (f *iface) status(netns uint64) ctlapi.InterfaceStatus {
 	return s
 }
 
+func (f *iface) lease() *ctlapi.Lease {
+	if f.plane.Mode() == transport.ModeSocket {
+		return nil
+	}
+	l, now := f.guard.Lease(), clock.Now()
+	out := &ctlapi.Lease{
+		Held: l.UntilNs > now, RemainingMs: max(0, millis(l.UntilNs-now)), DurationMs: millis(int64(f.leaseTime)),
+		ExitHook: l.Tgid != 0, Reflector: "off",
+	}
+	switch {
+	case !f.reflects:
+	case out.Held && l.Masters > 0:
+		out.Reflector = control.SessionUp.String()
+	default:
+		out.Reflector = control.SessionAdminDown.String()
+	}
+	return out
+}
+
+func (f *iface) sessions() []ctlapi.Session {
+	out := []ctlapi.Session{}
+	if f.detector == nil {
+		return out
+	}
+	now := clock.Now()
+	for n := range f.detector.sessions {
+		s := &f.detector.sessions[n]
+		sh := &s.shared
+		peer := sh.peer.Load()
+		if peer == 0 {
+			continue
+		}
+		x := ctlapi.Session{
+			Peer: address(peer).String(), Mode: "sbfd", State: control.SessionState(sh.state.Load()).String(),
+			Diag: control.Diag(sh.diag.Load()).String(), SinceSeconds: seconds(now - sh.since.Load()),
+			Instances: int(sh.users.Load()), IntervalMs: millis(sh.interval.Load()), Multiplier: int(sh.multiplier.Load()),
+			LocalDiscr: s.local, RemoteDiscr: peer, Sent: sh.sent.Load(), Unsent: sh.unsent.Load(),
+			Replies: f.guard.Answer(s.local).Replies, Verdicts: map[string]uint64{},
+		}
+		if sh.echo.Load() {
+			x.Mode, x.RemoteDiscr = "echo", s.local
+		}
+		for v, name := range verdictNames {
+			if name != "" {
+				x.Verdicts[name] = sh.verdicts[v].Load()
+			}
+		}
+		out = append(out, x)
+	}
+	return out
+}
+
+var verdictNames = [...]string{
+	control.VerdictUp: "up", control.VerdictDown: "down", control.VerdictAdminDown: "admin_down",
+}
+
 func (s *loopStats) status() ctlapi.LoopStatus {
 	return ctlapi.LoopStatus{
 		Wakeups: s.wakeups.Load(), Graces: s.graces.Load(), LostReports: s.lost.Load(),
 		HandledMaxMs: millis(s.handled.max.Load()), JudgedLateMaxMs: millis(s.judged.max.Load()),
+		WakeLateMaxMs: millis(s.late.max.Load()), WakeLateP99Ms: millis(s.late.quantile(0.99)), Stalls: s.stalls.Load(),
 		HandledP99UpperMs: millis(s.handled.quantile(0.99)), JudgedP99UpperMs: millis(s.judged.quantile(0.99)),
 	}
 }

@@ -6,7 +6,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"net/netip"
 	"sync/atomic"
 	"unsafe"
 
@@ -127,7 +126,7 @@ func (c *Capture) Drain(fn func(*loader.Event)) (n int) {
 func (c *Capture) deliver(rxNs int64, reason loader.Reason, fn func(*loader.Event)) {
 	c.event = loader.Event{
 		RxNs: rxNs, Ifindex: c.ifindex, VLAN: c.frame.VLAN, Src: c.frame.Src, Dst: c.frame.Dst,
-		TTL: c.frame.TTL, Reason: reason, PayloadLen: c.frame.PayloadLen, Payload: c.frame.Payload,
+		TTL: c.frame.TTL, MAC: c.frame.MAC, Reason: reason, PayloadLen: c.frame.PayloadLen, Payload: c.frame.Payload,
 	}
 	fn(&c.event)
 }
@@ -219,7 +218,7 @@ func reasonOf(err error) loader.Reason {
 
 // Install does nothing: without a program there is no template, and every
 // advert is an event.
-func (c *Capture) Install(loader.Slot, netip.Addr, netip.Addr, []byte, int64) bool { return false }
+func (c *Capture) Install(loader.Slot, *loader.Event) bool { return false }
 
 // Clear does nothing; see Install.
 func (c *Capture) Clear(loader.Slot) {}

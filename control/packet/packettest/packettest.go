@@ -19,6 +19,9 @@ var (
 	VIP   = netip.MustParseAddr("192.168.1.100")
 )
 
+// MAC is the source of the frame.
+var MAC = [6]byte{0x02, 0, 0, 0, 0, 4}
+
 // VRID of the advert that Build makes.
 const VRID = 88
 
@@ -52,7 +55,7 @@ func Valid(version uint8) Spec {
 
 // Build encodes the frame.
 func (s Spec) Build() []byte {
-	frame := []byte{0x01, 0x00, 0x5e, 0, 0, 18, 0x02, 0, 0, 0, 0, 4}
+	frame := append([]byte{0x01, 0x00, 0x5e, 0, 0, 18}, MAC[:]...)
 	for i, id := range s.VLANs {
 		tag := uint16(0x8100)
 		if i == 0 && len(s.VLANs) == 2 {

@@ -1,0 +1,580 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package loader
+
+import (
+	"errors"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+
+	"github.com/xvrrp/xvrrp/control/packet"
+	"github.com/xvrrp/xvrrp/control/packet/packettest"
+)
+
+var (
+	reflectorAddr = netip.MustParseAddr("192.168.1.8")
+	reflectorMAC  = net.HardwareAddr{2, 0, 0, 0, 0, 8}
+	initiatorMAC  = net.HardwareAddr{2, 0, 0, 0, 0, 4}
+)
+
+const reflectorDiscr = 0xc0a80108 // the address
+
+func monotonic() int64 {
+	var ts unix.Timespec
+	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts)
+	return ts.Nano()
+}
+
+// guarded is a program that serves `fencedRouter` and answers probes at
+// reflectorAddr, with a lease of a minute.
+func guarded(tb testing.TB, mode Mode) *Filter {
+	tb.Helper()
+	f := open(tb, mode, fencedRouter())
+	f.SetMAC(reflectorMAC)
+	require.NoError(tb, f.setLocal(Local{Prefix: netip.PrefixFrom(reflectorAddr, 24), Reflect: true}))
+	f.Renew(monotonic() + int64(time.Minute))
+	f.SetRole(ours.Slot, RoleMaster)
+	return f
+}
+
+func fencedRouter() Router {
+	r := ours
+	s := packettest.Valid(3)
+	s.Advert.Priority = 1
+	r.Own = packet.Append(nil, &s.Advert, reflectorAddr, s.Dst)
+	r.Addrs = []netip.Addr{packettest.VIP}
+	return r
+}
+
+// probe is a good S-BFD probe.
+type probe struct {
+	frame  packet.BFDFrame
+	bfd    packet.BFD
+	mutate func([]byte) []byte
+}
+
+func goodProbe() probe {
+	return probe{
+		frame: packet.BFDFrame{
+			SrcMAC: initiatorMAC, DstMAC: reflectorMAC, Src: packettest.Src, Dst: reflectorAddr,
+			SrcPort: 50000, DstPort: packet.SBFDPort, TTL: packet.BFDTTL,
+		},
+		bfd: packet.BFD{
+			State: 3, Flags: packet.BFDDemand, Multiplier: 3, My: 0x80000041, Your: reflectorDiscr,
+			MinTx: time.Millisecond, MinRx: time.Millisecond, MinEchoRx: time.Microsecond,
+		},
+	}
+}
+
+func (p probe) build() []byte {
+	b := packet.AppendBFDFrame(nil, &p.frame, &p.bfd)
+	if p.mutate != nil {
+		b = p.mutate(b)
+	}
+	return b
+}
+
+// run returns the verdict, the one counter that moved and the frame as the
+// program left it.
+func (f *Filter) run(tb testing.TB, frame []byte) (verdict, reason string, out []byte) {
+	tb.Helper()
+	before, err := f.Counters()
+	require.NoError(tb, err)
+	opts := &ebpf.RunOptions{Data: frame, DataOut: make([]byte, len(frame)+256)}
+	ret, err := f.prog.Run(opts)
+	require.NoError(tb, err)
+	verdict = verdictOf(tb, f, ret)
+	return verdict, left(tb, f, before), opts.DataOut
+}
+
+const udpAt = 14 + 20
+
+func set(at int, v ...byte) func([]byte) []byte {
+	return func(b []byte) []byte { copy(b[at:], v); return b }
+}
+
+func TestReflector(t *testing.T) {
+	bfdAt := udpAt + 8
+	for _, tc := range []struct {
+		name   string
+		change func(*probe)
+		want   string
+	}{
+		{"good", func(*probe) {}, "sbfd_reflected pass"},
+		{"no UDP checksum", func(p *probe) { p.mutate = set(udpAt+6, 0, 0) }, "sbfd_reflected pass"},
+		{"poll", func(p *probe) { p.bfd.Flags |= packet.BFDPoll }, "sbfd_reflected pass"},
+		{"to another host", func(p *probe) { p.frame.Dst = netip.MustParseAddr("192.168.1.9") }, "not_vrrp pass"},
+		{"to another port", func(p *probe) { p.frame.DstPort = 3784 }, "not_vrrp pass"},
+		{"crossed a router", func(p *probe) { p.frame.TTL = 254 }, "sbfd_bad_ttl drop"},
+		{"from another network", func(p *probe) { p.frame.Src = netip.MustParseAddr("10.0.0.1") }, "sbfd_bad_source drop"},
+		{"in a broadcast frame", func(p *probe) { p.frame.DstMAC = net.HardwareAddr{255, 255, 255, 255, 255, 255} }, "sbfd_bad_source drop"},
+		{"from a group", func(p *probe) { p.frame.SrcMAC = net.HardwareAddr{3, 0, 0, 0, 0, 4} }, "sbfd_bad_source drop"},
+		{"truncated", func(p *probe) { p.mutate = func(b []byte) []byte { return b[:bfdAt+23] } }, "sbfd_bad_length drop"},
+		{"UDP length short", func(p *probe) { p.mutate = set(udpAt+4, 0, 31) }, "sbfd_bad_length drop"},
+		{"IP length long", func(p *probe) { p.mutate = set(14+2, 0, 53) }, "sbfd_bad_length drop"},
+		{"BFD length", func(p *probe) { p.mutate = set(bfdAt+3, 23) }, "sbfd_bad_length drop"},
+		{"version 0", func(p *probe) { p.mutate = set(bfdAt, 0) }, "sbfd_bad_version drop"},
+		{"version 2", func(p *probe) { p.mutate = set(bfdAt, 2<<5) }, "sbfd_bad_version drop"},
+		{"multipoint", func(p *probe) { p.bfd.Flags |= packet.BFDMultipoint }, "sbfd_bad_flags drop"},
+		{"authentication", func(p *probe) { p.bfd.Flags |= packet.BFDAuth }, "sbfd_bad_flags drop"},
+		{"multiplier 0", func(p *probe) { p.bfd.Multiplier = 0 }, "sbfd_bad_multiplier drop"},
+		{"my discriminator 0", func(p *probe) { p.bfd.My = 0 }, "sbfd_bad_discriminator drop"},
+		{"your discriminator 0", func(p *probe) { p.bfd.Your = 0 }, "sbfd_bad_discriminator drop"},
+		{"another's discriminator", func(p *probe) { p.bfd.Your++ }, "sbfd_bad_discriminator drop"},
+		{"from a reflector's port", func(p *probe) { p.frame.SrcPort = packet.SBFDPort }, "sbfd_looped drop"},
+		{"without demand", func(p *probe) { p.bfd.Flags = 0 }, "sbfd_looped drop"},
+		{"from our own address", func(p *probe) { p.frame.Src = reflectorAddr }, "sbfd_looped drop"},
+		{"from our own MAC", func(p *probe) { p.frame.SrcMAC = reflectorMAC }, "sbfd_looped drop"},
+		{"IP options", func(p *probe) { p.mutate = set(14, 0x46) }, "not_vrrp pass"},
+		{"fragment", func(p *probe) { p.mutate = set(14+6, 0x20) }, "not_vrrp pass"},
+	} {
+		for _, mode := range modes {
+			t.Run(tc.name+"/"+string(mode), func(t *testing.T) {
+				f := guarded(t, mode)
+				p := goodProbe()
+				tc.change(&p)
+				in := p.build()
+				verdict, reason, out := f.run(t, in)
+				assert.Equal(t, tc.want, reason)
+				if verdict != "reflect" {
+					assert.Equal(t, in, out, "what is not answered is not touched")
+					return
+				}
+				assertAnswer(t, p, in, out, 3, 0)
+			})
+		}
+	}
+}
+
+// assertAnswer checks a reflected frame field by field.
+func assertAnswer(t *testing.T, p probe, in, out []byte, state, diag uint8) {
+	t.Helper()
+	require.Len(t, out, len(in), "an answer is as long as its question")
+	want := probe{frame: packet.BFDFrame{
+		SrcMAC: p.frame.DstMAC, DstMAC: p.frame.SrcMAC, Src: p.frame.Dst, Dst: p.frame.Src,
+		SrcPort: p.frame.DstPort, DstPort: p.frame.SrcPort, TTL: 255,
+	}, bfd: packet.BFD{
+		State: state, Diag: diag, Multiplier: p.bfd.Multiplier, My: p.bfd.Your, Your: p.bfd.My,
+		MinTx: p.bfd.MinTx, MinRx: 300 * time.Microsecond,
+	}}
+	if p.bfd.Flags&packet.BFDPoll != 0 {
+		want.bfd.Flags = packet.BFDFinal
+	}
+	if in[udpAt+6] == 0 && in[udpAt+7] == 0 {
+		want.mutate = set(udpAt+6, 0, 0)
+	}
+	assert.Equal(t, want.build(), out, "with checksums as if it had been made anew")
+}
+
+func TestReflectorSpeaksForTheDaemon(t *testing.T) {
+	for _, mode := range modes {
+		t.Run(string(mode), func(t *testing.T) {
+			f := guarded(t, mode)
+			p := goodProbe()
+			refused := func(why string) {
+				t.Helper()
+				_, reason, out := f.run(t, p.build())
+				assert.Equal(t, "sbfd_refused pass", reason, why)
+				assertAnswer(t, p, p.build(), out, 0, 7)
+			}
+			f.SetRole(ours.Slot, RoleLeaving)
+			refused("it leaves")
+			f.SetRole(ours.Slot, RoleBackup)
+			refused("it serves nobody")
+			f.SetRole(ours.Slot, RoleMaster)
+			_, reason, _ := f.run(t, p.build())
+			assert.Equal(t, "sbfd_reflected pass", reason)
+			f.Renew(monotonic() - 1)
+			refused("the lease has run out")
+
+			require.NoError(t, f.setLocal(Local{Prefix: netip.PrefixFrom(reflectorAddr, 24)}))
+			_, reason, _ = f.run(t, p.build())
+			assert.Equal(t, "not_vrrp pass", reason, "fast_detect_reflector off leaves probes to the host")
+		})
+	}
+}
+
+func TestReflectorIsLimited(t *testing.T) {
+	f := guarded(t, ModeNative)
+	frame := goodProbe().build()
+	for range 2000 { // one by one: the program changes the frame
+		_, err := f.prog.Run(&ebpf.RunOptions{Data: frame})
+		require.NoError(t, err)
+	}
+	c, err := f.Counters()
+	require.NoError(t, err)
+	assert.Positive(t, c[ReasonSBFDReflected].Pass)
+	assert.Positive(t, c[ReasonSBFDRate].Drop)
+}
+
+// Whatever a reflector answers, another reflector does not.
+func TestReflectorsDoNotPingPong(t *testing.T) {
+	for _, mode := range modes {
+		f, g := guarded(t, mode), guarded(t, mode)
+		// g answers at the initiator's address, with its discriminator.
+		require.NoError(t, g.setLocal(Local{Prefix: netip.PrefixFrom(packettest.Src, 24), Reflect: true}))
+		g.SetMAC(initiatorMAC)
+		rng := rand.New(rand.NewPCG(1, 1))
+		answered := 0
+		for range 3000 {
+			p := goodProbe()
+			p.bfd.My = 0xc0a80104
+			p.frame.SrcPort = []uint16{packet.SBFDPort, packet.BFDEchoPort, 50000}[rng.IntN(3)]
+			in := p.build()
+			if rng.IntN(2) == 0 {
+				in[rng.IntN(len(in))] ^= 1 << rng.IntN(8)
+			}
+			f.forgetSources(t)
+			verdict, _, out := f.run(t, in)
+			if verdict != "reflect" {
+				continue
+			}
+			answered++
+			verdict, reason, _ := g.run(t, out)
+			assert.NotEqual(t, "reflect", verdict, "%x answered with %x: %s", in, out, reason)
+		}
+		assert.Greater(t, answered, 100)
+	}
+}
+
+// forgetSources gives every source its full budget.
+func (f *Filter) forgetSources(tb testing.TB) {
+	tb.Helper()
+	var key rxXvrrpSourceKey
+	for {
+		if err := f.maps.Sources.NextKey(nil, &key); errors.Is(err, ebpf.ErrKeyNotExist) {
+			return
+		}
+		require.NoError(tb, f.maps.Sources.Delete(&key))
+	}
+}
+
+type rxXvrrpSourceKey [24]byte
+
+func TestAnswersAreRecorded(t *testing.T) {
+	const local, remote = 0x80000041, 0xc0a80104
+	peer := packettest.Src
+	answer := func() probe {
+		p := goodProbe()
+		p.frame.SrcPort, p.frame.DstPort = packet.SBFDPort, 50000
+		p.bfd.Flags, p.bfd.My, p.bfd.Your = 0, remote, local
+		return p
+	}
+	for _, tc := range []struct {
+		name   string
+		change func(*probe)
+		want   string
+	}{
+		{"good", func(*probe) {}, "sbfd_reply pass"},
+		{"admin down", func(p *probe) { p.bfd.State, p.bfd.Diag = 0, 7 }, "sbfd_reply pass"},
+		{"for nobody", func(p *probe) { p.bfd.Your = 0x80000042 }, "not_vrrp pass"},
+		{"for an old session", func(p *probe) { p.bfd.Your = 0x81000041 }, "not_vrrp pass"},
+		{"from another", func(p *probe) { p.frame.Src = netip.MustParseAddr("192.168.1.5") }, "sbfd_bad_source drop"},
+		{"another reflector", func(p *probe) { p.bfd.My++ }, "sbfd_bad_discriminator drop"},
+		{"crossed a router", func(p *probe) { p.frame.TTL = 254 }, "sbfd_bad_ttl drop"},
+		{"our probe came back", func(p *probe) { p.bfd.Flags = packet.BFDDemand }, "sbfd_looped drop"},
+		{"multiplier 0", func(p *probe) { p.bfd.Multiplier = 0 }, "sbfd_bad_multiplier drop"},
+		{"echo", func(p *probe) { p.frame.DstPort = packet.BFDEchoPort; p.frame.SrcPort = 50000 }, "not_vrrp pass"},
+	} {
+		for _, mode := range modes {
+			t.Run(tc.name+"/"+string(mode), func(t *testing.T) {
+				f := guarded(t, mode)
+				f.OpenSession(local, remote, peer, false)
+				p := answer()
+				tc.change(&p)
+				began := monotonic()
+				_, reason, _ := f.run(t, p.build())
+				assert.Equal(t, tc.want, reason)
+				a := f.Answer(local)
+				if reason != "sbfd_reply pass" {
+					assert.Zero(t, a)
+					return
+				}
+				assert.GreaterOrEqual(t, a.LastNs, began)
+				assert.Equal(t, Answer{LastNs: a.LastNs, Replies: 1, State: p.bfd.State, Diag: p.bfd.Diag}, a)
+				f.CloseSession(local)
+				_, reason, _ = f.run(t, p.build())
+				assert.Equal(t, "not_vrrp pass", reason)
+			})
+		}
+	}
+}
+
+func TestEchoesAreRecorded(t *testing.T) {
+	const local = 0x80000041
+	f := guarded(t, ModeNative)
+	f.OpenSession(local, local, packettest.Src, true)
+	p := goodProbe()
+	p.frame.Src, p.frame.Dst = reflectorAddr, reflectorAddr
+	p.frame.DstPort, p.frame.TTL = packet.BFDEchoPort, packet.BFDEchoTTL
+	p.bfd.My, p.bfd.Your = local, local
+	_, reason, _ := f.run(t, p.build())
+	assert.Equal(t, "sbfd_reply drop", reason, "the kernel would complain of our own address")
+	assert.Equal(t, uint64(1), f.Answer(local).Replies)
+	p.frame.TTL = 255
+	_, reason, _ = f.run(t, p.build())
+	assert.Equal(t, "sbfd_bad_ttl drop", reason, "nobody forwarded it")
+	p.frame.TTL, p.frame.Src = packet.BFDEchoTTL, packettest.Src
+	_, reason, _ = f.run(t, p.build())
+	assert.Equal(t, "sbfd_bad_source drop", reason)
+}
+
+// arp is a question or answer about an address.
+func arp(op byte, sender net.HardwareAddr, from, to netip.Addr) []byte {
+	b := append([]byte{255, 255, 255, 255, 255, 255}, sender...)
+	b = append(b, 8, 6, 0, 1, 8, 0, 6, 4, 0, op)
+	b = append(append(b, sender...), from.AsSlice()...)
+	return append(append(b, 0, 0, 0, 0, 0, 0), to.AsSlice()...)
+}
+
+func TestForeignARPIsNews(t *testing.T) {
+	stranger := net.HardwareAddr{2, 0, 0, 0, 0, 66}
+	for _, mode := range modes {
+		f := guarded(t, mode)
+		_, reason, _ := f.run(t, arp(2, stranger, packettest.VIP, packettest.Src))
+		assert.Equal(t, "vip_conflict pass", reason)
+		var got []Event
+		f.Drain(func(e *Event) { got = append(got, *e) })
+		require.Len(t, got, 1)
+		assert.Equal(t, ReasonVIPConflict, got[0].Reason)
+		assert.Equal(t, packettest.VIP, got[0].Src)
+		assert.Equal(t, stranger, net.HardwareAddr(got[0].MAC[:]))
+		assert.Equal(t, uint8(packettest.VRID), got[0].Payload[1])
+
+		_, reason, _ = f.run(t, arp(2, reflectorMAC, packettest.VIP, packettest.Src))
+		assert.Equal(t, "not_vrrp pass", reason, "our own")
+		_, reason, _ = f.run(t, arp(1, stranger, packettest.Src, packettest.VIP))
+		assert.Equal(t, "not_vrrp pass", reason, "a question for us")
+		f.SetRole(ours.Slot, RoleBackup)
+		_, reason, _ = f.run(t, arp(2, stranger, packettest.VIP, packettest.Src))
+		assert.Equal(t, "not_vrrp pass", reason, "the master's right")
+	}
+}
+
+func TestFence(t *testing.T) {
+	stranger := net.HardwareAddr{2, 0, 0, 0, 0, 66}
+	advert := packettest.Valid(3)
+	toVIP := func() []byte {
+		s := packettest.Valid(3)
+		s.Dst = packettest.VIP
+		s.Mutate = func(b []byte, ip, _ int) []byte { b[ip+9] = 6; return b }
+		return s.Build()
+	}
+	question := arp(1, stranger, packettest.Src, packettest.VIP)
+	for _, mode := range modes {
+		t.Run(string(mode), func(t *testing.T) {
+			f := guarded(t, mode)
+			state := func() string {
+				_, a, _ := f.run(t, question)
+				_, d, _ := f.run(t, toVIP())
+				assert.Equal(t, f.Fence(ours.Slot, monotonic()).Active, a != "not_vrrp pass")
+				return a + ", " + d
+			}
+			const open, closed = "not_vrrp pass, not_vrrp pass", "fenced_arp drop, fenced_data drop"
+			hear := func(n int) {
+				for range n {
+					verdict(t, f, advert.Build())
+				}
+			}
+			assert.Equal(t, open, state())
+			f.Renew(0)
+			assert.Equal(t, open, state(), "a dead daemon without a peer serves")
+			hear(2)
+			assert.Equal(t, open, state(), "two adverts are not several")
+			hear(1)
+			assert.Equal(t, closed, state())
+
+			assert.Equal(t, "drop", egress(t, f, arp(2, reflectorMAC, packettest.VIP, packettest.Src)), "and in the other direction")
+			assert.Equal(t, "pass", egress(t, f, arp(2, reflectorMAC, reflectorAddr, packettest.Src)), "for the address only")
+
+			f.Renew(monotonic() + int64(time.Minute))
+			assert.Equal(t, open, state(), "the daemon is back")
+			f.SetRole(ours.Slot, RoleBackup)
+			assert.Equal(t, closed, state(), "it yielded: the address is about to go")
+			f.fences[ours.Slot].LastNs -= uint64(5 * time.Second)
+			assert.Equal(t, open, state(), "the other master fell silent")
+		})
+	}
+}
+
+// What does not say what our own advert says does not close the fence.
+func TestFenceAsksForConsistentAdverts(t *testing.T) {
+	for _, tc := range []struct {
+		name   string
+		change func(n int, s *packettest.Spec)
+		closed bool
+	}{
+		{"consistent", func(int, *packettest.Spec) {}, true},
+		{"another interval", func(_ int, s *packettest.Spec) { s.Advert.Interval = 5 * time.Second }, true},
+		{"other addresses", func(_ int, s *packettest.Spec) { s.Advert.Addrs = []byte{10, 0, 0, 1} }, false},
+		{"more addresses", func(_ int, s *packettest.Spec) { s.Advert.Addrs = append(s.Advert.Addrs, 10, 0, 0, 1) }, false},
+		{"priority 0", func(_ int, s *packettest.Spec) { s.Advert.Priority = 0 }, false},
+		{"bad TTL", func(_ int, s *packettest.Spec) { s.TTL = 64 }, false},
+		{"in turns", func(n int, s *packettest.Spec) { s.Src = netip.AddrFrom4([4]byte{192, 168, 1, byte(10 + n%2)}) }, false},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			f := guarded(t, ModeNative)
+			f.Renew(0)
+			for n := range 6 {
+				s := packettest.Valid(3)
+				tc.change(n, &s)
+				verdict(t, f, s.Build())
+			}
+			assert.Equal(t, tc.closed, f.Fence(ours.Slot, monotonic()).Active)
+		})
+	}
+	t.Run("password", func(t *testing.T) {
+		s := packettest.Valid(2)
+		r := fencedRouter()
+		r.Version, r.Own = 2, packet.Append(nil, &s.Advert, reflectorAddr, s.Dst)
+		f := open(t, ModeNative, r)
+		f.SetRole(r.Slot, RoleMaster)
+		copy(s.Advert.Auth[:], "guessed!")
+		for range 6 {
+			verdict(t, f, s.Build())
+		}
+		assert.False(t, f.Fence(r.Slot, monotonic()).Active)
+		s = packettest.Valid(2)
+		for range 3 {
+			verdict(t, f, s.Build())
+		}
+		assert.True(t, f.Fence(r.Slot, monotonic()).Active)
+	})
+	t.Run("fence off", func(t *testing.T) {
+		r := fencedRouter()
+		r.Own = nil
+		f := open(t, ModeNative, r)
+		f.SetRole(r.Slot, RoleMaster)
+		for range 6 {
+			verdict(t, f, packettest.Valid(3).Build())
+		}
+		assert.False(t, f.Fence(r.Slot, monotonic()).Active)
+	})
+}
+
+// egress runs the program of the other direction.
+func egress(tb testing.TB, f *Filter, frame []byte) string {
+	tb.Helper()
+	ret, err := f.egress.Run(&ebpf.RunOptions{Data: frame})
+	require.NoError(tb, err)
+	switch int32(ret) {
+	case -1:
+		return "pass"
+	case 2:
+		return "drop"
+	}
+	tb.Fatalf("the program returned %d", ret)
+	return ""
+}
+
+// The lease ends with the process, and with no other.
+func TestLeaseEndsWithTheProcess(t *testing.T) {
+	f := guarded(t, ModeNative)
+	require.NoError(t, f.watchExit())
+	assert.Equal(t, uint32(os.Getpid()), f.Lease().Tgid)
+	child, err := os.StartProcess("/bin/true", []string{"true"}, &os.ProcAttr{})
+	require.NoError(t, err)
+	_, err = child.Wait()
+	require.NoError(t, err)
+	assert.NotZero(t, f.Lease().UntilNs, "another process ended")
+	// The same for the process that the lease names.
+	child, err = os.StartProcess("/bin/sleep", []string{"sleep", "60"}, &os.ProcAttr{})
+	require.NoError(t, err)
+	f.lease.Tgid = uint32(child.Pid)
+	require.NoError(t, child.Kill())
+	_, err = child.Wait()
+	require.NoError(t, err)
+	assert.Zero(t, f.Lease().UntilNs)
+	assert.NotZero(t, f.lease.EndedNs)
+}
+
+// The reflector against a model of it in Go, on the same bytes.
+func FuzzReflector(f *testing.F) {
+	p := goodProbe()
+	f.Add(p.build())
+	p.frame.SrcPort = packet.SBFDPort
+	f.Add(p.build())
+	p = goodProbe()
+	p.mutate = func(b []byte) []byte { return append(b[:12:12], append([]byte{0x81, 0, 0, 7}, b[12:]...)...) }
+	f.Add(p.build())
+	filter := guarded(f, ModeNative)
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if len(b) < 14 || len(b) > 3000 {
+			return // the kernel does not run the program on these
+		}
+		filter.forgetSources(t)
+		verdict, reason, out := filter.run(t, b)
+		filter.Drain(func(*Event) {})
+		want := modelReflector(b)
+		if want == "" {
+			assert.NotContains(t, reason, "sbfd_")
+			return
+		}
+		assert.Equal(t, want, reason)
+		assert.Equal(t, verdict == "reflect", want == "sbfd_reflected pass")
+		if verdict == "reflect" {
+			assert.Len(t, out, len(b))
+		}
+	})
+}
+
+// modelReflector returns what the program has to make of a frame, and nothing
+// if it is not for the reflector.
+func modelReflector(b []byte) string {
+	at, ethertype := 14, 12
+	for range 2 {
+		if len(b) < at || b[ethertype] != 0x81 && b[ethertype] != 0x88 || b[ethertype+1] != 0 && b[ethertype] == 0x81 ||
+			b[ethertype] == 0x88 && b[ethertype+1] != 0xa8 || len(b) < at+4 {
+			break
+		}
+		ethertype, at = at+2, at+4
+	}
+	if len(b) < at+28 || b[ethertype] != 8 || b[ethertype+1] != 0 {
+		return ""
+	}
+	ip, udp := b[at:], b[at+20:]
+	port := func(n int) uint16 { return uint16(udp[n])<<8 | uint16(udp[n+1]) }
+	src, dst := netip.AddrFrom4([4]byte(ip[12:16])), netip.AddrFrom4([4]byte(ip[16:20]))
+	if ip[9] != 17 || ip[0]&0xf != 5 || ip[6]&0x3f != 0 || ip[7] != 0 || dst != reflectorAddr {
+		return ""
+	}
+	bfdPorts := port(0) == packet.SBFDPort || port(2) == packet.SBFDPort || port(2) == packet.BFDEchoPort
+	switch {
+	case bfdPorts && len(udp) < 8+packet.BFDLen:
+		return "sbfd_bad_length drop"
+	case port(2) != packet.SBFDPort:
+		return "" // an answer or an echo, for which there is no session
+	case port(0) == packet.SBFDPort, src == dst, string(b[6:12]) == string(reflectorMAC):
+		return "sbfd_looped drop"
+	case ip[8] != 255:
+		return "sbfd_bad_ttl drop"
+	case ip[2] != 0 || ip[3] != 52 || udp[4] != 0 || udp[5] != 32:
+		return "sbfd_bad_length drop"
+	}
+	var m packet.BFD
+	if err := packet.DecodeBFD(udp[8:8+packet.BFDLen], &m); err != nil {
+		return map[error]string{
+			packet.ErrLength: "sbfd_bad_length drop", packet.ErrVersion: "sbfd_bad_version drop",
+			packet.ErrBFDFlags: "sbfd_bad_flags drop", packet.ErrBFDMultiplier: "sbfd_bad_multiplier drop",
+			packet.ErrBFDDiscriminator: "sbfd_bad_discriminator drop",
+		}[err]
+	}
+	switch {
+	case !netip.PrefixFrom(reflectorAddr, 24).Masked().Contains(src), (b[0]|b[6])&1 != 0:
+		return "sbfd_bad_source drop"
+	case m.Flags&packet.BFDDemand == 0:
+		return "sbfd_looped drop"
+	case m.Your != reflectorDiscr:
+		return "sbfd_bad_discriminator drop"
+	}
+	return "sbfd_reflected pass"
+}
