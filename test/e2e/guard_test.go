@@ -5,6 +5,7 @@ package e2e
 import (
 	"encoding/json"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -101,4 +102,251 @@ func TestKilledDaemonIsReplacedAndFenced(t *testing.T) {
 	master.Signal(unix.SIGKILL)
 	s.takesOverFast(t, "peer_left")
 	assert.True(t, s.master.Has(vip), "nobody is left to remove the address")
+}
+
+// onlyAnswers asks who has the address until someone has answered often, and
+// wants no other MAC than that of n to have done so.
+func (s *site) onlyAnswers(t *testing.T, n *lab.Node, since time.Time) {
+	t.Helper()
+	asked := 0
+	s.Eventually("the address is answered for", 10*time.Second, func() bool {
+		s.client.WhoHas("ens33", rs1, vip)
+		asked++
+		return asked > 20 && len(s.wire.Answers(vip, since)) > 0
+	})
+	assert.Equal(t, []string{n.MAC("ens33").String()}, s.wire.Answers(vip, since))
+}
+
+func TestHungDaemonIsFenced(t *testing.T) {
+	s := newSite(t)
+	master, _ := s.pair(t, "")
+	master.Signal(unix.SIGSTOP)
+	s.takesOverFast(t, "peer_left") // the lease of 0.3 s ran out, long before three adverts
+	since := time.Now()
+	s.onlyAnswers(t, s.backup, since)
+	assert.True(t, s.master.Has(vip))
+
+	// It wakes: knows that it slept, announces, and the lower one yields.
+	master.Signal(unix.SIGCONT)
+	s.becomes(t, s.backup, 0, "BACKUP")
+	s.becomes(t, s.master, 0, "MASTER")
+	s.Eventually("it is announced again", 5*time.Second, func() bool {
+		g := s.wire.GARPs(vip)
+		return g[len(g)-1].MAC.String() == s.master.MAC("ens33").String()
+	})
+	s.onlyAnswers(t, s.master, time.Now())
+}
+
+// A daemon that dies without a peer goes on serving; with one it is silent
+// until the next start removes the address.
+func TestFenceOutlivesTheDaemon(t *testing.T) {
+	s := newSite(t)
+	master := s.master.XVRRPD(s.File("m.conf", fast(200, "")))
+	s.becomes(t, s.master, 0, "MASTER")
+	master.Signal(unix.SIGKILL)
+	require.Error(t, master.Wait(10*time.Second))
+	s.onlyAnswers(t, s.master, time.Now())
+
+	s.backup.XVRRPD(s.File("b.conf", fast(100, "")))
+	s.becomes(t, s.backup, 0, "MASTER")
+	s.Eventually("three adverts are out", 10*time.Second, func() bool { return len(s.wire.Adverts(ka2)) >= 3 })
+	third := s.wire.Adverts(ka2)[2].Time
+	s.onlyAnswers(t, s.backup, third)
+	dump := s.master.Run("bpftool", "map", "dump", "pinned", pinned(s.master, "fences"))
+	assert.Contains(t, dump, `"seen": `)
+	_, err := s.master.Try("ping", "-c", "1", "-W", "1", "-I", vip, rs1)
+	assert.Error(t, err, "nothing leaves from the address either")
+
+	since := time.Now()
+	again := s.master.XVRRPD(s.File("m.conf", fast(50, "")))
+	assert.Contains(t, again.Output(), "removed an address that was left behind")
+	s.Eventually("the address is gone", 5*time.Second, func() bool { return !s.master.Has(vip) })
+	s.onlyAnswers(t, s.backup, since)
+	assert.False(t, askGuard(t, s.master).Instances[0].Fence.Active)
+}
+
+func TestFenceOff(t *testing.T) {
+	s := newSite(t)
+	master, _ := s.pair(t, "fence off")
+	master.Signal(unix.SIGKILL)
+	s.takesOverFast(t, "peer_left")
+	since := time.Now()
+	s.Eventually("both answer, as asked for", 10*time.Second, func() bool {
+		s.client.WhoHas("ens33", rs1, vip)
+		return len(s.wire.Answers(vip, since)) == 2
+	})
+	// The survivor sees it, says so, and says when it is over.
+	mac := s.master.MAC("ens33").String()
+	s.Eventually("the alarm is raised", 5*time.Second, func() bool {
+		a := askGuard(t, s.backup).Instances[0].Alarms
+		return len(a) == 1 && a[0].Kind == "vip_conflict" && a[0].MAC == mac && a[0].Address == vip
+	})
+	s.master.Run("ip", "address", "del", vip+"/24", "dev", "ens33")
+	s.Eventually("it is over", 10*time.Second, func() bool { return len(askGuard(t, s.backup).Instances[0].Alarms) == 0 })
+}
+
+// A planned stop: the client loses next to nothing, because the one that goes
+// serves until the other is there.
+func TestPlannedStop(t *testing.T) {
+	for _, lines := range []string{"", "fast_detect off"} {
+		t.Run(lines, func(t *testing.T) {
+			s := newSite(t)
+			master := s.master.XVRRPD(s.File("m.conf", fast(200, lines)))
+			s.becomes(t, s.master, 0, "MASTER")
+			s.backup.XVRRPD(s.File("b.conf", fast(100, lines)))
+			if lines == "" {
+				s.sessionUp(t, s.backup)
+			} else {
+				s.Eventually("it follows", 5*time.Second, func() bool { return ask(t, s.backup).Instances[0].Arrival.Count > 0 })
+			}
+			p := s.client.Probe(vip, time.Millisecond)
+			s.Eventually("the client is served", 5*time.Second, func() bool { return p.Replies() > 100 })
+			master.Signal(unix.SIGTERM)
+			require.NoError(t, master.Wait(10*time.Second))
+			n := p.Replies()
+			s.Eventually("the client is served by the other", 5*time.Second, func() bool { return p.Replies() > n+200 })
+			p.Stop()
+			assert.LessOrEqual(t, p.Sent()-p.Replies(), 20, "of a thousand a second")
+			assert.False(t, s.master.Has(vip))
+			s.onlyAnswers(t, s.backup, time.Now())
+		})
+	}
+}
+
+// A daemon without a peer does not wait for ever to stop.
+func TestStopAlone(t *testing.T) {
+	s := newSite(t)
+	master := s.master.XVRRPD(s.File("m.conf", fast(200, "")))
+	s.becomes(t, s.master, 0, "MASTER")
+	master.Signal(unix.SIGTERM)
+	require.NoError(t, master.Wait(5*time.Second))
+	assert.False(t, s.master.Has(vip))
+}
+
+// The whole node sleeps, as a virtual machine that is paused does.
+func TestFrozenNode(t *testing.T) {
+	s := newSite(t)
+	master, _ := s.pair(t, "")
+	master.Signal(unix.SIGSTOP)
+	s.master.Cut("ens33")
+	s.takesOverFast(t, "fast_detect")
+	before := time.Now()
+	s.Eventually("adverts were missed", 10*time.Second, func() bool { return time.Since(before) > 5*time.Second })
+	s.master.Mend("ens33")
+	master.Signal(unix.SIGCONT)
+	s.becomes(t, s.backup, 0, "BACKUP")
+	s.Eventually("it announces again", 5*time.Second, func() bool {
+		g := s.wire.GARPs(vip)
+		return g[len(g)-1].MAC.String() == s.master.MAC("ens33").String()
+	})
+	s.onlyAnswers(t, s.master, time.Now())
+	var st struct {
+		Loop struct{ Stalls int } `json:"loop"`
+	}
+	require.NoError(t, json.Unmarshal([]byte(s.master.Ctl("status", "--json")), &st))
+	assert.Equal(t, 1, st.Loop.Stalls)
+}
+
+// With nopreempt the one that replaced it stays.
+func TestFrozenNodeYields(t *testing.T) {
+	s := newSite(t)
+	master, _ := s.pair(t, "nopreempt")
+	master.Signal(unix.SIGSTOP)
+	s.takesOverFast(t, "peer_left")
+	before := time.Now()
+	s.Eventually("adverts were missed", 10*time.Second, func() bool { return time.Since(before) > 3500*time.Millisecond })
+	master.Signal(unix.SIGCONT)
+	s.becomes(t, s.master, 0, "BACKUP")
+	assert.Equal(t, "stalled", askGuard(t, s.master).Instances[0].Why)
+	assert.Equal(t, "MASTER", askGuard(t, s.backup).Instances[0].State)
+	s.Eventually("the address is released", time.Second, func() bool { return !s.master.Has(vip) })
+}
+
+// The backup does not hear the master: both say what they see, and when it is
+// over.
+func TestOneWayLossIsAlarmed(t *testing.T) {
+	s := newSite(t)
+	s.master.XVRRPD(s.File("m.conf", v3(200, "")))
+	s.becomes(t, s.master, 0, "MASTER")
+	s.backup.XVRRPD(s.File("b.conf", v3(100, "")))
+	s.Eventually("it follows", 5*time.Second, func() bool { return ask(t, s.backup).Instances[0].Arrival.Count > 0 })
+	s.backup.Deafen("ens33", true)
+	s.becomes(t, s.backup, 0, "MASTER")
+	kinds := func(n *lab.Node) string {
+		var out []string
+		for _, a := range askGuard(t, n).Instances[0].Alarms {
+			out = append(out, a.Kind+" "+a.Address+" "+a.MAC)
+		}
+		return strings.Join(out, ", ")
+	}
+	mac := s.backup.MAC("ens33").String()
+	s.Eventually("the master sees one that does not hear it", 3*time.Second, func() bool {
+		return strings.Contains(kinds(s.master), "other_master "+ka2+" "+mac+", unheard "+ka2+" "+mac)
+	})
+	s.Eventually("the other sees that its address is answered for", 3*time.Second, func() bool {
+		return strings.Contains(kinds(s.backup), "vip_conflict "+vip+" "+s.master.MAC("ens33").String())
+	})
+	s.backup.Deafen("ens33", false)
+	s.becomes(t, s.backup, 0, "BACKUP")
+	s.Eventually("both are content", 5*time.Second, func() bool { return kinds(s.master)+kinds(s.backup) == "" })
+	// The one that was master all along announced again.
+	g := s.wire.GARPs(vip)
+	assert.Equal(t, s.master.MAC("ens33").String(), g[len(g)-1].MAC.String())
+	assert.Contains(t, s.master.Ctl("metrics"), `xvrrp_alarms_total{instance="VI_1",interface="ens33",vrid="51"}`)
+}
+
+// A backup that is cut off becomes master and doubts its own hearing.
+func TestCutOffBackupIsDeaf(t *testing.T) {
+	s := newSite(t)
+	s.master.XVRRPD(s.File("m.conf", v3(200, "")))
+	s.becomes(t, s.master, 0, "MASTER")
+	backup := s.backup.XVRRPD(s.File("b.conf", v3(100, "")))
+	s.Eventually("it follows", 5*time.Second, func() bool { return ask(t, s.backup).Instances[0].Arrival.Count > 0 })
+	s.backup.Cut("ens33")
+	s.becomes(t, s.backup, 0, "MASTER")
+	s.Eventually("it says so", 3*time.Second, func() bool {
+		a := askGuard(t, s.backup).Instances[0].Alarms
+		return len(a) == 1 && a[0].Kind == "deaf" && a[0].Address == ka1
+	})
+	s.backup.Mend("ens33")
+	s.becomes(t, s.backup, 0, "BACKUP")
+	s.Eventually("it is over", 3*time.Second, func() bool { return len(askGuard(t, s.backup).Instances[0].Alarms) == 0 })
+	assert.Contains(t, backup.Output(), "we send and have heard nobody since the master fell silent")
+}
+
+func TestEcho(t *testing.T) {
+	s := newSite(t)
+	// The peer is a plain router: it forwards, and has no reflector.
+	s.master.Run("sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv4.conf.all.send_redirects=0", "net.ipv4.conf.ens33.send_redirects=0",
+		"net.ipv4.conf.all.rp_filter=0", "net.ipv4.conf.ens33.rp_filter=0")
+	s.master.Keepalived(s.File("m.conf", v3(200, "")))
+	s.Eventually("keepalived is master", 15*time.Second, s.owner(s.master))
+	s.backup.XVRRPD(s.File("b.conf", fast(100, "fast_detect mode echo")))
+	s.Eventually("the session is Up", 15*time.Second, func() bool {
+		g := askGuard(t, s.backup).Interfaces[0].Sessions
+		return len(g) > 0 && g[0].State == "Up" && g[0].Mode == "echo"
+	})
+}
+
+// What crosses the wire is BFD to others, too.
+func TestTsharkUnderstands(t *testing.T) {
+	lab.Require(t, "tshark")
+	s := newSite(t)
+	pcap := s.Dir + "/sbfd.pcap"
+	dump := s.backup.Start("tcpdump", "-i", "ens33", "-U", "-w", pcap, "-c", "400", "udp")
+	s.Eventually("tcpdump listens", 10*time.Second, func() bool { return len(dump.Output()) > 0 })
+	s.pair(t, "")
+	require.NoError(t, dump.Wait(20*time.Second))
+	out := s.backup.Run("tshark", "-r", pcap, "-o", "udp.check_checksum:TRUE", "-d", "udp.port==7784,bfd",
+		"-T", "fields", "-E", "separator=;", "-e", "_ws.col.Protocol", "-e", "bfd.version", "-e", "bfd.sta",
+		"-e", "bfd.message_length", "-e", "_ws.expert.message", "-e", "udp.checksum.status", "-e", "ip.ttl", "-e", "ip.dsfield.dscp")
+	probes := 0
+	for _, l := range strings.Split(out, "\n") {
+		if !strings.Contains(l, ";") {
+			continue // what tshark says of running as root
+		}
+		probes++
+		assert.Regexp(t, `^BFD Control;1;(3|0x3|0x03);24;;(1|Good);255;48$`, l)
+	}
+	assert.Equal(t, 400, probes)
 }

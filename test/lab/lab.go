@@ -236,6 +236,16 @@ func (n *Node) Mend(dev string) {
 	n.lab.in(n.lab.name, "ip", "link", "set", n.Port(dev), "master", "br0")
 }
 
+// Deafen keeps multicast from the node, which is still heard: loss in one
+// direction.
+func (n *Node) Deafen(dev string, on bool) {
+	flood := "on"
+	if on {
+		flood = "off"
+	}
+	n.lab.in(n.lab.name, "bridge", "link", "set", "dev", n.Port(dev), "mcast_flood", flood)
+}
+
 // Unplug takes the carrier away; Plug gives it back.
 func (n *Node) Unplug(dev string) { n.lab.in(n.lab.name, "ip", "link", "set", n.Port(dev), "down") }
 

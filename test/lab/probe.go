@@ -5,9 +5,11 @@ package lab
 import (
 	"encoding/binary"
 	"errors"
+	"net"
 	"net/netip"
 	"os"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -104,6 +106,44 @@ func (p *Prober) receive() {
 		default:
 		}
 	}
+}
+
+// WhoHas asks from one of the node's interfaces who has an address.
+func (n *Node) WhoHas(dev, from, addr string) {
+	n.lab.tb.Helper()
+	b := append([]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}, n.MAC(dev)...)
+	b = append(b, 0x08, 0x06, 0, 1, 0x08, 0, 6, 4, 0, 1)
+	b = append(append(b, n.MAC(dev)...), netip.MustParseAddr(from).AsSlice()...)
+	n.Inject(dev, append(append(b, make([]byte, 6)...), netip.MustParseAddr(addr).AsSlice()...))
+}
+
+// MAC is the hardware address of one of the node's interfaces.
+func (n *Node) MAC(dev string) (mac net.HardwareAddr) {
+	n.lab.tb.Helper()
+	err := inNamespace(n.ns, func() error {
+		i, err := net.InterfaceByName(dev)
+		if err == nil {
+			mac = i.HardwareAddr
+		}
+		return err
+	})
+	if err != nil {
+		n.lab.tb.Fatalf("hardware address of %s on %s: %v", dev, n.Name, err)
+	}
+	return mac
+}
+
+// Answers returns the hardware addresses that answered for addr since a
+// moment, each once, in the order of their first answer.
+func (c *Capture) Answers(addr string, since time.Time) []string {
+	var out []string
+	for _, f := range c.Frames() {
+		if f.Advert == nil && f.Src.String() == addr && f.Src != f.ARPTarget && f.Time.After(since) &&
+			!slices.Contains(out, f.MAC.String()) {
+			out = append(out, f.MAC.String())
+		}
+	}
+	return out
 }
 
 // Replies returns the number of answers so far.
