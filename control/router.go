@@ -139,6 +139,9 @@ func (r *Router) Master() (netip.Addr, uint8) { return r.master, r.masterPriorit
 // Leaving says that the Router has resigned, but still serves.
 func (r *Router) Leaving() bool { return r.leaving }
 
+// Listening says that the Router slept and must not speak before its deadline.
+func (r *Router) Listening() bool { return r.stalled }
+
 // Deadline returns when the Router wants EventExpire.
 func (r *Router) Deadline() (Instant, bool) {
 	switch r.state {

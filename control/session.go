@@ -114,6 +114,7 @@ type Session struct {
 	sent  [MultiplierMax]Instant // of probes that are not answered, oldest first
 	n     int
 	next  Instant // next probe, or the end of the wait for the burst's answers
+	look  Instant // a slow probe may be answered by then; 0: none waits
 	burst int     // probes of the confirmation that were sent
 	in    bool    // a confirmation runs
 }
@@ -134,7 +135,12 @@ func (s *Session) Reopen(now Instant, cfg SessionConfig) {
 func (s *Session) State() (SessionState, Instant, Diag) { return s.state, s.since, s.diag }
 
 // Deadline returns when Observe and Probe want to be called.
-func (s *Session) Deadline() Instant { return s.next }
+func (s *Session) Deadline() Instant {
+	if s.look != 0 {
+		return min(s.look, s.next)
+	}
+	return s.next
+}
 
 // Unanswered returns the number of probes without an answer and the time of
 // the oldest.
@@ -143,6 +149,9 @@ func (s *Session) Unanswered() (int, Instant) { return s.n, s.sent[0] }
 // Observe takes the newest answer that the kernel recorded, with the state
 // that it carries, and judges.
 func (s *Session) Observe(now, answer Instant, says SessionState) Verdict {
+	if now >= s.look {
+		s.look = 0
+	}
 	if answer > s.answered {
 		s.answered = answer
 		s.forget(answer)
@@ -254,7 +263,7 @@ func (s *Session) Sent(now Instant, took bool) {
 			s.next = now.Add(confirmWait)
 		}
 	case s.state != SessionUp && (s.good == 0 || now < s.holdTill):
-		s.next = now.Add(slowProbe)
+		s.next, s.look = now.Add(slowProbe), now.Add(s.cfg.Interval)
 	default:
 		// From the plan, so that lateness does not add up; what was missed is
 		// not sent.

@@ -34,6 +34,7 @@ type status struct {
 		Priority                 int
 		Counters                 struct {
 			Rejected        map[string]int
+			Transitions     map[string]int
 			AdvertsReceived int `json:"adverts_received"`
 		}
 		Arrival struct{ Count int }

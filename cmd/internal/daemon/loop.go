@@ -382,6 +382,9 @@ func (l *loop) judge() {
 
 func (l *loop) judgeMaster(i *instance) {
 	ahead := min(i.cfg.Interval/20, sendAhead)
+	if i.router.Listening() {
+		ahead = 0
+	}
 	if i.deadline > l.now.Add(ahead) {
 		return
 	}
