@@ -51,7 +51,8 @@ static __always_inline struct xvrrp_lease *the_lease(void)
 
 static __always_inline int lease_held(const struct xvrrp_lease *l, __u64 now)
 {
-	return (__s64)(l->until_ns - now) > 0;
+	/* A loop that renews it while its process already exits does not count. */
+	return !l->ended_ns && (__s64)(l->until_ns - now) > 0;
 }
 
 /* Says whether this host must not speak for an address. Also while the daemon
@@ -76,11 +77,13 @@ static __always_inline int fenced(const struct xvrrp_lease *l, __be32 addr)
 }
 
 /* Says whether an advert says what our own does. Bytes that may differ: the
- * priority, the checksum, and the interval of version 3. */
+ * priority, the checksum, and the interval of version 3. The order of addresses
+ * means nothing, so their sum and the sum of their squares are compared. */
 static __always_inline int consistent(const struct xvrrp_event *e, const struct xvrrp_router *r)
 {
 	const __u32 *p = (const void *)e->payload;
 	const __u32 *q = (const void *)r->own;
+	__u64 sum = 0, squares = 0;
 	__u32 i;
 
 	if (READ_ONCE(e->payload_len) != READ_ONCE(r->own_len) || e->payload[2] == 0)
@@ -92,10 +95,20 @@ static __always_inline int consistent(const struct xvrrp_event *e, const struct 
 	for (i = 2; i < XVRRP_PAYLOAD_MAX / 4; i++) {
 		if (i * 4 >= READ_ONCE(e->payload_len))
 			break;
-		if (p[i] != q[i])
-			return 0;
+		if (i < 2U + READ_ONCE(e->payload[3])) {
+			sum += p[i] - (__u64)q[i];
+			squares += (__u64)p[i] * p[i] - (__u64)q[i] * q[i];
+		} else if (p[i] != q[i]) {
+			return 0; /* authentication */
+		}
 	}
-	return 1;
+	return !sum && !squares;
+}
+
+/* Interval of an advert of version 3 in nanoseconds, from its fifth byte. */
+static __always_inline __u64 interval_v3(const __u8 *p)
+{
+	return ((p[0] & 0x0f) << 8 | p[1]) * (NSEC_PER_SEC / 100);
 }
 
 /* Remembers an advert of another master. */
@@ -104,20 +117,34 @@ static __always_inline void fence_note(const struct xvrrp_event *e, const struct
 {
 	struct xvrrp_fence *f = bpf_map_lookup_elem(&fences, &slot);
 	struct xvrrp_lease *l = the_lease();
-	__u64 interval_ns;
+	const __u8 *own = (const void *)r->own;
+	__u64 interval_ns, longest_ns;
+	__be32 src;
 
-	if (!f || !l || !consistent(e, r))
+	__builtin_memcpy(&src, e->src, sizeof(src));
+	/* What we sent ourselves may come back. */
+	if (!f || !l || same_mac(e->mac, l->mac) || bpf_map_lookup_elem(&locals, &src) ||
+	    !consistent(e, r))
 		return;
-	if (r->version == 2)
-		interval_ns = e->payload[5] * NSEC_PER_SEC;
-	else
-		interval_ns = ((e->payload[4] & 0x0f) << 8 | e->payload[5]) * (NSEC_PER_SEC / 100);
-	if (!same_addr(f->src, e->src) || (__s64)(e->rx_ns - f->last_ns) > (__s64)f->hold_ns) {
+	if (r->version == 2) {
+		interval_ns = e->payload[5] * NSEC_PER_SEC; /* as our own */
+	} else {
+		/* It says itself when it may be missed, but not for how long a
+		 * stranger could silence us. */
+		interval_ns = interval_v3(e->payload + 4);
+		longest_ns = interval_v3(own + 4);
+		if (longest_ns < NSEC_PER_SEC)
+			longest_ns = NSEC_PER_SEC;
+		if (interval_ns > longest_ns)
+			interval_ns = longest_ns;
+	}
+	if ((__s64)(e->rx_ns - f->last_ns) > (__s64)f->hold_ns ||
+	    (!same_addr(f->src, e->src) && f->seen < XVRRP_FENCE_ADVERTS)) {
 		f->seen = 0;
 		f->first_ns = e->rx_ns;
-		__builtin_memcpy(f->src, e->src, sizeof(f->src));
-		__builtin_memcpy(f->mac, e->mac, sizeof(f->mac));
 	}
+	__builtin_memcpy(f->src, e->src, sizeof(f->src));
+	__builtin_memcpy(f->mac, e->mac, sizeof(f->mac));
 	/* Master_Down_Interval: three intervals and less than one of skew. */
 	f->hold_ns = 4 * interval_ns;
 	f->last_ns = e->rx_ns;

@@ -147,6 +147,7 @@ static __always_inline enum xvrrp_reason bfd_reflect(struct ethhdr *eth, struct 
 		return XVRRP_REASON_sbfd_bad_discriminator;
 	now = bpf_ktime_get_ns();
 	__builtin_memcpy(source.addr, &addr, sizeof(addr));
+	__builtin_memcpy(source.mac, eth->h_source, sizeof(source.mac));
 	if (!source_take(&source, &rate_sbfd, now))
 		return XVRRP_REASON_sbfd_rate;
 	up = l->masters && lease_held(l, now);

@@ -191,7 +191,7 @@ struct xvrrp_bucket {
 struct xvrrp_source {
 	__u8 addr[16];
 	__u16 slot; /* or XVRRP_SOURCE_SBFD */
-	__u8 pad[6];
+	__u8 mac[6]; /* of S-BFD: a stranger must not use up a peer's budget */
 };
 
 #define XVRRP_SOURCE_SBFD 0xffff

@@ -286,34 +286,23 @@ static __always_inline enum verdict receive_arp(const struct advert *a, const vo
 	return leave(XVRRP_REASON_vip_conflict, PASS);
 }
 
-static __always_inline enum verdict receive_bfd(void *data, struct bfd_frame *f,
-						const struct xvrrp_lease *l)
+/* Probes, answers and echoes. not_vrrp means that a packet is none of them. */
+static __always_inline enum xvrrp_reason receive_bfd(void *data, struct bfd_frame *f, const void *end,
+						     const struct xvrrp_lease *l)
 {
-	enum xvrrp_reason reason = XVRRP_REASON_not_vrrp;
 	__be32 addr = f->ip.daddr;
 	struct xvrrp_local *local;
+	int whole = (const void *)(f + 1) <= end;
 
-	if (f->udp.source == SBFD_PORT_BE && f->udp.dest != SBFD_PORT_BE)
-		reason = bfd_reply(f, 0);
-	else if (f->udp.dest == BFD_ECHO_PORT_BE)
-		reason = bfd_reply(f, 1);
-	else if (f->udp.dest == SBFD_PORT_BE) {
+	if (f->udp.dest == SBFD_PORT_BE) {
 		local = bpf_map_lookup_elem(&locals, &addr);
-		if (local && local->reflect)
-			reason = bfd_reflect(data, f, local, l);
+		if (!local || !local->reflect)
+			return XVRRP_REASON_not_vrrp;
+		return whole ? bfd_reflect(data, f, local, l) : XVRRP_REASON_sbfd_bad_length;
 	}
-	switch (reason) {
-	case XVRRP_REASON_not_vrrp:
-		return leave(reason, PASS);
-	case XVRRP_REASON_sbfd_reply:
-		/* The kernel would complain of an echo, which has our own address. */
-		return leave(reason, f->udp.dest == BFD_ECHO_PORT_BE ? DROP : PASS);
-	case XVRRP_REASON_sbfd_reflected:
-	case XVRRP_REASON_sbfd_refused:
-		return leave(reason, REFLECT);
-	default:
-		return leave(reason, DROP);
-	}
+	if (!whole)
+		return XVRRP_REASON_not_vrrp;
+	return bfd_reply(f, f->udp.dest == BFD_ECHO_PORT_BE);
 }
 
 /* Says whether a UDP packet may be S-BFD or an echo of ours. */
@@ -327,24 +316,29 @@ static __always_inline int may_be_bfd(const struct bfd_frame *f, const void *end
 		f->udp.dest == BFD_ECHO_PORT_BE);
 }
 
-/* Everything that is not VRRP. */
+/* Everything that is not VRRP. Another VLAN may have the same addresses: what
+ * is tagged is not ours. */
 static __always_inline enum verdict receive_other(void *data, const struct advert *a,
 						  const void *end, __u32 ifindex)
 {
 	const struct xvrrp_lease *l = the_lease();
 	struct bfd_frame *f = (void *)a->l3;
+	enum xvrrp_reason reason;
 
-	if (!l || !f)
+	if (!l || !f || a->vlan_outer)
 		return leave(XVRRP_REASON_not_vrrp, PASS);
 	if (a->ethertype_be == ETHERTYPE_ARP_BE)
 		return receive_arp(a, end, ifindex, l);
 	if (a->ethertype_be != ETHERTYPE_IPV4_BE || (const void *)(&f->ip + 1) > end)
 		return leave(XVRRP_REASON_not_vrrp, PASS);
 	if (may_be_bfd(f, end)) {
-		if ((const void *)(f + 1) <= end)
-			return receive_bfd(data, f, l);
-		if (bpf_map_lookup_elem(&locals, &(__be32){ f->ip.daddr }))
-			return leave(XVRRP_REASON_sbfd_bad_length, DROP);
+		reason = receive_bfd(data, f, end, l);
+		if (reason == XVRRP_REASON_sbfd_reflected || reason == XVRRP_REASON_sbfd_refused)
+			return leave(reason, REFLECT);
+		if (reason != XVRRP_REASON_not_vrrp)
+			/* An answer has been recorded: nobody above waits for it, and a
+			 * firewall would see a packet that it did not ask for. */
+			return leave(reason, DROP);
 	}
 	if (l->fence_until_ns && fenced(l, f->ip.daddr))
 		return leave(XVRRP_REASON_fenced_data, DROP);
@@ -423,7 +417,7 @@ int xvrrp_egress(struct __sk_buff *skb)
 	const struct arp_ipv4 *arp = (const void *)(eth + 1);
 	const struct iphdr *ip = (const void *)(eth + 1);
 
-	if (!l || !l->fence_until_ns || (const void *)(eth + 1) > end)
+	if (!l || !l->fence_until_ns || skb->vlan_present || (const void *)(eth + 1) > end)
 		return TC_ACT_UNSPEC;
 	if (eth->h_proto == ETHERTYPE_ARP_BE && (const void *)(arp + 1) <= end &&
 	    fenced(l, load_be32(arp->sender))) {

@@ -101,8 +101,10 @@ const (
 	// handoverLinger is how long a router that resigned still serves after its
 	// successor's first advert: clients learn of it a moment later.
 	handoverLinger = 10 * time.Millisecond
-	// handoverMargin is given to a successor on top of its Skew_Time.
-	handoverMargin = 100 * time.Millisecond
+	// handoverMargin is given to a successor on top of its Skew_Time, but not
+	// more than handoverLongest in all: a stop has to end.
+	handoverMargin  = 100 * time.Millisecond
+	handoverLongest = 2 * time.Second
 	// takeoverAdverts is the number of adverts with which a router replaces one
 	// that fell silent. Should that one's daemon be dead or hang, its fence
 	// asks for as many (XVRRP_FENCE_ADVERTS); then two never serve at once.
@@ -233,7 +235,7 @@ func (r *Router) shutdown(now Instant, out []Action) []Action {
 	// Resign, but serve until a successor has spoken, or could have: that is
 	// the longest Skew_Time there is.
 	r.leaving, r.stalled = true, false
-	r.nextAdvert = now.Add(r.longestSkew() + handoverMargin)
+	r.nextAdvert = now.Add(min(r.longestSkew()+handoverMargin, handoverLongest))
 	return append(out, Action{Kind: ActionAdvert, Priority: 0})
 }
 
@@ -269,9 +271,9 @@ func (r *Router) stall(now Instant, gap time.Duration) {
 	r.stalled = true
 	r.reassertAt = 0
 	r.nextAdvert = now.Add(stallGrace)
-	if r.cfg.NoPreempt {
-		// Whoever replaced it stays: listen for as long as that one may take
-		// to say so.
+	if r.cfg.NoPreempt && gap >= time.Duration(r.cfg.DownAdverts)*r.cfg.Interval {
+		// Every peer would have replaced it by now, and that one stays: listen
+		// for as long as it may take to say so.
 		r.nextAdvert = now.Add(r.cfg.Interval + stallGrace)
 	}
 }

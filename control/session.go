@@ -55,8 +55,9 @@ const (
 	// 6.8.3.
 	slowProbe = time.Second
 	// A confirmation burst is confirmProbes probes, each on a source port of
-	// its own so that they meet other receive queues, and confirmWait for
-	// their answers.
+	// its own so that they meet other receive queues, and at least confirmWait
+	// for their answers. It fits into the last interval of the detection time
+	// unless that is shorter.
 	confirmProbes = 3
 	confirmGap    = 100 * time.Microsecond
 	confirmWait   = 500 * time.Microsecond
@@ -184,7 +185,9 @@ func (s *Session) Observe(now, answer Instant, says SessionState) Verdict {
 			diag = DiagEchoFailed
 		}
 		return s.leave(now, SessionDown, diag, VerdictDown)
-	case !s.in && s.n >= s.cfg.Multiplier && now.Sub(s.sent[0]) >= s.cfg.Interval*time.Duration(s.cfg.Multiplier):
+	case !s.in && s.n >= max(1, s.cfg.Multiplier-1) && now >= s.next:
+		// The probe that is due would be the last that may stay unanswered:
+		// the confirmation takes its place.
 		s.confirm(now)
 	}
 	return VerdictNone
@@ -260,7 +263,8 @@ func (s *Session) Sent(now Instant, took bool) {
 		s.burst++
 		s.next = now.Add(confirmGap)
 		if s.burst == confirmProbes {
-			s.next = now.Add(confirmWait)
+			detected := s.sent[0].Add(s.cfg.Interval * time.Duration(s.cfg.Multiplier))
+			s.next = max(now.Add(confirmWait), detected)
 		}
 	case s.state != SessionUp && (s.good == 0 || now < s.holdTill):
 		s.next, s.look = now.Add(slowProbe), now.Add(s.cfg.Interval)

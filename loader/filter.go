@@ -82,7 +82,8 @@ type Options struct {
 	MAC    net.HardwareAddr
 	// PinDir is the folder for pins; none are made if it is empty.
 	PinDir string
-	// Egress attaches a program to tc egress on kernels without tcx.
+	// Egress attaches a program to tc egress on kernels without tcx, and takes
+	// it away if it is nil.
 	Egress func(ifindex int, prog *ebpf.Program) error
 	// Holder returns the id of the program on the XDP hook, or 0. It is asked
 	// to explain a busy hook.
@@ -113,6 +114,7 @@ type Filter struct {
 	adopted    map[int]bool
 	egress     *ebpf.Program
 	egressLink attachment
+	egressUndo func() error // nil: there is a link
 	exit       *ebpf.Program
 	exitLink   interface{ Close() error }
 }
@@ -167,11 +169,12 @@ func (f *Filter) open(mode Mode, opts Options) (err error) {
 		// The lease still runs out, a little later.
 		opts.Log.Warn("the end of the process does not end its lease at once", "iface", f.ifname, "err", err)
 	}
-	if err := f.attachEgress(opts.Egress); err != nil {
-		opts.Log.Warn("the fence holds for incoming packets only", "iface", f.ifname, "err", err)
-	}
 	if err := f.attach(mode, opts.Holder); err != nil {
 		return err
+	}
+	// Last: if this mode fails, a predecessor's fence stays as it is.
+	if err := f.attachEgress(opts.Egress); err != nil {
+		opts.Log.Warn("the fence holds for incoming packets only", "iface", f.ifname, "err", err)
 	}
 	if err := f.pins.save(f, mode); err != nil {
 		return err
@@ -442,7 +445,11 @@ func (f *Filter) Counters() (Counters, error) {
 
 // Close detaches the program and removes the pins: the clean stop.
 func (f *Filter) Close() error {
-	return errors.Join(f.pins.remove(), f.release())
+	err := errors.Join(f.pins.remove(), f.release())
+	if f.egressUndo != nil {
+		err = errors.Join(err, f.egressUndo())
+	}
+	return err
 }
 
 // release frees what this process holds and leaves pins alone.

@@ -154,7 +154,7 @@ func (f *Filter) Fence(slot Slot, now int64) Fence {
 	}
 	out.Source = netip.AddrFrom4([4]byte(s.Src[:4]))
 	out.MAC = append(net.HardwareAddr(nil), s.Mac[:]...)
-	held := int64(atomic.LoadUint64(&f.lease.UntilNs)) > now
+	held := f.lease.EndedNs == 0 && int64(atomic.LoadUint64(&f.lease.UntilNs)) > now
 	out.Active = uint32(r.Flags)&uint32(rxXvrrpRouterFlagXVRRP_ROUTER_FENCE) != 0 &&
 		out.Seen >= fenceAdverts && now-out.LastNs <= int64(s.HoldNs) && (r.Master == 0 || !held)
 	return out
@@ -237,6 +237,7 @@ func (f *Filter) attachEgress(fallback func(ifindex int, prog *ebpf.Program) err
 		if err := fallback(f.ifindex, f.egress); err != nil {
 			return fmt.Errorf("attach the fence to %s: %w", f.ifname, err)
 		}
+		f.egressUndo = func() error { return fallback(f.ifindex, nil) }
 		return nil
 	}
 	if err != nil {

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"testing"
 	"time"
 
@@ -98,6 +99,8 @@ func (f *Filter) run(tb testing.TB, frame []byte) (verdict, reason string, out [
 
 const udpAt = 14 + 20
 
+func tagged(b []byte) []byte { return slices.Insert(b, 12, 0x81, 0, 0, 7) }
+
 func set(at int, v ...byte) func([]byte) []byte {
 	return func(b []byte) []byte { copy(b[at:], v); return b }
 }
@@ -136,6 +139,11 @@ func TestReflector(t *testing.T) {
 		{"from our own MAC", func(p *probe) { p.frame.SrcMAC = reflectorMAC }, "sbfd_looped drop"},
 		{"IP options", func(p *probe) { p.mutate = set(14, 0x46) }, "not_vrrp pass"},
 		{"fragment", func(p *probe) { p.mutate = set(14+6, 0x20) }, "not_vrrp pass"},
+		{"of another VLAN", func(p *probe) { p.mutate = tagged }, "not_vrrp pass"},
+		{"short, from the same port to another service", func(p *probe) {
+			p.frame.SrcPort, p.frame.DstPort = packet.SBFDPort, 5353
+			p.mutate = func(b []byte) []byte { return b[:bfdAt+11] }
+		}, "not_vrrp pass"},
 	} {
 		for _, mode := range modes {
 			t.Run(tc.name+"/"+string(mode), func(t *testing.T) {
@@ -214,6 +222,10 @@ func TestReflectorIsLimited(t *testing.T) {
 	require.NoError(t, err)
 	assert.Positive(t, c[ReasonSBFDReflected].Pass)
 	assert.Positive(t, c[ReasonSBFDRate].Drop)
+	p := goodProbe()
+	p.frame.SrcMAC = net.HardwareAddr{2, 0, 0, 0, 0, 5}
+	_, reason, _ := f.run(t, p.build())
+	assert.Equal(t, "sbfd_reflected pass", reason, "a stranger with the peer's address did not use up its budget")
 }
 
 // Whatever a reflector answers, another reflector does not.
@@ -274,8 +286,8 @@ func TestAnswersAreRecorded(t *testing.T) {
 		change func(*probe)
 		want   string
 	}{
-		{"good", func(*probe) {}, "sbfd_reply pass"},
-		{"admin down", func(p *probe) { p.bfd.State, p.bfd.Diag = 0, 7 }, "sbfd_reply pass"},
+		{"good", func(*probe) {}, "sbfd_reply drop"},
+		{"admin down", func(p *probe) { p.bfd.State, p.bfd.Diag = 0, 7 }, "sbfd_reply drop"},
 		{"for nobody", func(p *probe) { p.bfd.Your = 0x80000042 }, "not_vrrp pass"},
 		{"for an old session", func(p *probe) { p.bfd.Your = 0x81000041 }, "not_vrrp pass"},
 		{"from another", func(p *probe) { p.frame.Src = netip.MustParseAddr("192.168.1.5") }, "sbfd_bad_source drop"},
@@ -295,7 +307,7 @@ func TestAnswersAreRecorded(t *testing.T) {
 				_, reason, _ := f.run(t, p.build())
 				assert.Equal(t, tc.want, reason)
 				a := f.Answer(local)
-				if reason != "sbfd_reply pass" {
+				if reason != "sbfd_reply drop" {
 					assert.Zero(t, a)
 					return
 				}
@@ -318,7 +330,7 @@ func TestEchoesAreRecorded(t *testing.T) {
 	p.frame.DstPort, p.frame.TTL = packet.BFDEchoPort, packet.BFDEchoTTL
 	p.bfd.My, p.bfd.Your = local, local
 	_, reason, _ := f.run(t, p.build())
-	assert.Equal(t, "sbfd_reply drop", reason, "the kernel would complain of our own address")
+	assert.Equal(t, "sbfd_reply drop", reason)
 	assert.Equal(t, uint64(1), f.Answer(local).Replies)
 	p.frame.TTL = 255
 	_, reason, _ = f.run(t, p.build())
@@ -415,6 +427,7 @@ func TestFenceAsksForConsistentAdverts(t *testing.T) {
 	}{
 		{"consistent", func(int, *packettest.Spec) {}, true},
 		{"another interval", func(_ int, s *packettest.Spec) { s.Advert.Interval = 5 * time.Second }, true},
+		{"our own, looped", func(_ int, s *packettest.Spec) { s.Src = reflectorAddr }, false},
 		{"other addresses", func(_ int, s *packettest.Spec) { s.Advert.Addrs = []byte{10, 0, 0, 1} }, false},
 		{"more addresses", func(_ int, s *packettest.Spec) { s.Advert.Addrs = append(s.Advert.Addrs, 10, 0, 0, 1) }, false},
 		{"priority 0", func(_ int, s *packettest.Spec) { s.Advert.Priority = 0 }, false},
@@ -432,6 +445,43 @@ func TestFenceAsksForConsistentAdverts(t *testing.T) {
 			assert.Equal(t, tc.closed, f.Fence(ours.Slot, monotonic()).Active)
 		})
 	}
+	t.Run("addresses in another order", func(t *testing.T) {
+		s := packettest.Valid(3)
+		s.Advert.Addrs = []byte{10, 0, 0, 1, 10, 0, 0, 2, 10, 0, 0, 9}
+		r := fencedRouter()
+		r.Own = packet.Append(nil, &s.Advert, reflectorAddr, s.Dst)
+		f := open(t, ModeNative, r)
+		f.SetRole(r.Slot, RoleMaster)
+		for _, addrs := range [][]byte{{10, 0, 0, 2, 10, 0, 0, 9, 10, 0, 0, 2}, {10, 0, 0, 9, 10, 0, 0, 1, 10, 0, 0, 2}} {
+			s.Advert.Addrs = addrs
+			for range 3 {
+				verdict(t, f, s.Build())
+			}
+			assert.Equal(t, addrs[3] == 9, f.Fence(r.Slot, monotonic()).Active)
+		}
+	})
+	t.Run("a stranger's interval", func(t *testing.T) {
+		f := guarded(t, ModeNative)
+		f.Renew(0)
+		s := packettest.Valid(3)
+		s.Advert.Interval = 40 * time.Second
+		for range 3 {
+			verdict(t, f, s.Build())
+		}
+		assert.True(t, f.Fence(ours.Slot, monotonic()).Active)
+		assert.False(t, f.Fence(ours.Slot, monotonic()+int64(5*time.Second)).Active)
+	})
+	t.Run("a second successor", func(t *testing.T) {
+		f := guarded(t, ModeNative)
+		f.Renew(0)
+		s := packettest.Valid(3)
+		for range 3 {
+			verdict(t, f, s.Build())
+		}
+		s.Src = netip.MustParseAddr("192.168.1.77")
+		verdict(t, f, s.Build())
+		assert.True(t, f.Fence(ours.Slot, monotonic()).Active)
+	})
 	t.Run("password", func(t *testing.T) {
 		s := packettest.Valid(2)
 		r := fencedRouter()
@@ -504,7 +554,7 @@ func FuzzReflector(f *testing.F) {
 	p.frame.SrcPort = packet.SBFDPort
 	f.Add(p.build())
 	p = goodProbe()
-	p.mutate = func(b []byte) []byte { return append(b[:12:12], append([]byte{0x81, 0, 0, 7}, b[12:]...)...) }
+	p.mutate = tagged
 	f.Add(p.build())
 	filter := guarded(f, ModeNative)
 	f.Fuzz(func(t *testing.T, b []byte) {
@@ -531,13 +581,6 @@ func FuzzReflector(f *testing.F) {
 // if it is not for the reflector.
 func modelReflector(b []byte) string {
 	at, ethertype := 14, 12
-	for range 2 {
-		if len(b) < at || b[ethertype] != 0x81 && b[ethertype] != 0x88 || b[ethertype+1] != 0 && b[ethertype] == 0x81 ||
-			b[ethertype] == 0x88 && b[ethertype+1] != 0xa8 || len(b) < at+4 {
-			break
-		}
-		ethertype, at = at+2, at+4
-	}
 	if len(b) < at+28 || b[ethertype] != 8 || b[ethertype+1] != 0 {
 		return ""
 	}
@@ -547,12 +590,11 @@ func modelReflector(b []byte) string {
 	if ip[9] != 17 || ip[0]&0xf != 5 || ip[6]&0x3f != 0 || ip[7] != 0 || dst != reflectorAddr {
 		return ""
 	}
-	bfdPorts := port(0) == packet.SBFDPort || port(2) == packet.SBFDPort || port(2) == packet.BFDEchoPort
 	switch {
-	case bfdPorts && len(udp) < 8+packet.BFDLen:
-		return "sbfd_bad_length drop"
 	case port(2) != packet.SBFDPort:
 		return "" // an answer or an echo, for which there is no session
+	case len(udp) < 8+packet.BFDLen:
+		return "sbfd_bad_length drop"
 	case port(0) == packet.SBFDPort, src == dst, string(b[6:12]) == string(reflectorMAC):
 		return "sbfd_looped drop"
 	case ip[8] != 255:

@@ -48,6 +48,9 @@ func ReclaimPins() error {
 // belongs to an interface.
 func orphaned(dir string) bool {
 	links, _ := filepath.Glob(filepath.Join(dir, linkPin+"*"))
+	if egress := filepath.Join(dir, egressPin); len(links) == 0 && exists(egress) {
+		links = append(links, egress)
+	}
 	for _, name := range links {
 		l, err := link.LoadPinnedLink(name, nil)
 		if err != nil {
@@ -60,6 +63,11 @@ func orphaned(dir string) bool {
 		}
 	}
 	return len(links) > 0
+}
+
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
 }
 
 // MountBPFFS mounts the BPF file system at its usual place if nobody has.

@@ -297,11 +297,20 @@ func TestOneWayLossIsAlarmed(t *testing.T) {
 
 // A backup that is cut off becomes master and doubts its own hearing.
 func TestCutOffBackupIsDeaf(t *testing.T) {
+	for _, lines := range []string{"", "fast_detect interval 3.3 multiplier 3"} {
+		t.Run(lines, func(t *testing.T) { testDeaf(t, lines) })
+	}
+}
+
+func testDeaf(t *testing.T, lines string) {
 	s := newSite(t)
 	s.master.XVRRPD(s.File("m.conf", v3(200, "")))
 	s.becomes(t, s.master, 0, "MASTER")
-	backup := s.backup.XVRRPD(s.File("b.conf", v3(100, "")))
+	backup := s.backup.XVRRPD(s.File("b.conf", v3(100, lines)))
 	s.Eventually("it follows", 5*time.Second, func() bool { return ask(t, s.backup).Instances[0].Arrival.Count > 0 })
+	if lines != "" {
+		s.sessionUp(t, s.backup)
+	}
 	s.backup.Cut("ens33")
 	s.becomes(t, s.backup, 0, "MASTER")
 	s.Eventually("it says so", 3*time.Second, func() bool {
@@ -335,7 +344,7 @@ func TestTsharkUnderstands(t *testing.T) {
 	pcap := s.Dir + "/sbfd.pcap"
 	dump := s.backup.Start("tcpdump", "-i", "ens33", "-U", "-w", pcap, "-c", "400", "udp")
 	s.Eventually("tcpdump listens", 10*time.Second, func() bool { return len(dump.Output()) > 0 })
-	s.pair(t, "")
+	s.pair(t, "", "--dataplane", "tcx") // tcpdump sees an answer before tcx takes it
 	require.NoError(t, dump.Wait(20*time.Second))
 	out := s.backup.Run("tshark", "-r", pcap, "-o", "udp.check_checksum:TRUE", "-d", "udp.port==7784,bfd",
 		"-T", "fields", "-E", "separator=;", "-e", "_ws.col.Protocol", "-e", "bfd.version", "-e", "bfd.sta",
@@ -349,4 +358,5 @@ func TestTsharkUnderstands(t *testing.T) {
 		assert.Regexp(t, `^BFD Control;1;(3|0x3|0x03);24;;(1|Good);255;48$`, l)
 	}
 	assert.Equal(t, 400, probes)
+	assert.Contains(t, s.backup.Run("tshark", "-r", pcap, "-Y", "udp.srcport==7784"), "192.168.1.4", "answers are among them")
 }

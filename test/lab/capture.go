@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 
 	"github.com/xvrrp/xvrrp/control/packet"
@@ -82,7 +83,11 @@ func ifindex(dev string) (int, error) {
 }
 
 // Capture starts to record on one of the node's interfaces.
-func (n *Node) Capture(dev string) *Capture {
+func (n *Node) Capture(dev string) *Capture { return n.CaptureOf(dev, netip.Addr{}) }
+
+// CaptureOf records what comes from one IPv4 address only, which the kernel
+// picks out, so that a flood from others costs nothing here.
+func (n *Node) CaptureOf(dev string, src netip.Addr) *Capture {
 	n.lab.tb.Helper()
 	fd, err := n.socketIn(func() (int, error) {
 		index, err := ifindex(dev)
@@ -94,6 +99,7 @@ func (n *Node) Capture(dev string) *Capture {
 			return -1, err
 		}
 		return fd, errors.Join(
+			only(fd, src),
 			unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TIMESTAMPNS, 1),
 			unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 32<<20),
 			unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_IGNORE_OUTGOING, 1),
@@ -113,6 +119,31 @@ func (n *Node) Capture(dev string) *Capture {
 		_ = unix.Close(fd)
 	})
 	return c
+}
+
+// only lets a socket receive IPv4 packets of one source, if there is one.
+func only(fd int, src netip.Addr) error {
+	if !src.IsValid() {
+		return nil
+	}
+	b := src.As4()
+	prog, err := bpf.Assemble([]bpf.Instruction{
+		bpf.LoadAbsolute{Off: 12, Size: 2},
+		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: 0x0800, SkipTrue: 3},
+		bpf.LoadAbsolute{Off: 26, Size: 4},
+		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: binary.BigEndian.Uint32(b[:]), SkipTrue: 1},
+		bpf.RetConstant{Val: 0xffff},
+		bpf.RetConstant{Val: 0},
+	})
+	if err != nil {
+		return err
+	}
+	filter := make([]unix.SockFilter, len(prog))
+	for i, ins := range prog {
+		filter[i] = unix.SockFilter{Code: ins.Op, Jt: ins.Jt, Jf: ins.Jf, K: ins.K}
+	}
+	return unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER,
+		&unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]})
 }
 
 func (c *Capture) run(stop chan struct{}) {

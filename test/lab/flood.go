@@ -44,17 +44,7 @@ func (n *Node) Flood(dev string, f Flood) *Flooder {
 		f.Change(i, &s)
 		frames = append(frames, s.Build())
 	}
-	fd, err := n.socketIn(func() (int, error) {
-		index, err := ifindex(dev)
-		if err != nil {
-			return -1, err
-		}
-		fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
-		if err != nil {
-			return -1, err
-		}
-		return fd, unix.Bind(fd, &unix.SockaddrLinklayer{Ifindex: index})
-	})
+	fd, err := n.rawSocket(dev)
 	if err != nil {
 		n.lab.tb.Fatalf("flood from %s: %v", n.Name, err)
 	}

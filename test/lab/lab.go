@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -332,8 +333,15 @@ func (l *Lab) File(name, text string) string {
 // XVRRPD starts our daemon on a node and waits until it serves.
 func (n *Node) XVRRPD(conf string, flags ...string) *Process {
 	n.lab.tb.Helper()
-	args := append([]string{filepath.Join(n.lab.Bin, "xvrrpd"), "-n", "-l", "-D", "-f", conf,
-		"--control-socket", n.Socket(), "-p", filepath.Join(n.lab.Dir, n.Name+".pid")}, flags...)
+	return n.XVRRPDWith(nil, conf, flags...)
+}
+
+// XVRRPDWith is XVRRPD by way of another program, e.g. env.
+func (n *Node) XVRRPDWith(prefix []string, conf string, flags ...string) *Process {
+	n.lab.tb.Helper()
+	args := append(slices.Clone(prefix), filepath.Join(n.lab.Bin, "xvrrpd"), "-n", "-l", "-D", "-f", conf,
+		"--control-socket", n.Socket(), "-p", filepath.Join(n.lab.Dir, n.Name+".pid"))
+	args = append(args, flags...)
 	p := n.Start(args...)
 	n.lab.Eventually("xvrrpd serves on "+n.Name, 10*time.Second, func() bool {
 		select {

@@ -9,7 +9,6 @@ import (
 	"net/netip"
 	"os"
 	"runtime"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -24,6 +23,7 @@ type Prober struct {
 	sent    atomic.Int64
 	mu      sync.Mutex
 	replies []time.Time
+	seqs    []int // of the replies, unwrapped
 	stop    chan struct{}
 	wg      sync.WaitGroup
 }
@@ -95,7 +95,12 @@ func (p *Prober) receive() {
 		n, oobn, _, _, err := unix.Recvmsg(p.fd, buf, oob, 0)
 		if err == nil && n >= 28 && buf[20] == 0 {
 			at := stamp(oob[:oobn])
+			seq := int(binary.BigEndian.Uint16(buf[26:]))
 			p.mu.Lock()
+			for len(p.seqs) > 0 && seq < p.seqs[len(p.seqs)-1]-1<<15 {
+				seq += 1 << 16
+			}
+			p.seqs = append(p.seqs, seq)
 			p.replies = append(p.replies, at)
 			p.mu.Unlock()
 			continue
@@ -106,15 +111,6 @@ func (p *Prober) receive() {
 		default:
 		}
 	}
-}
-
-// WhoHas asks from one of the node's interfaces who has an address.
-func (n *Node) WhoHas(dev, from, addr string) {
-	n.lab.tb.Helper()
-	b := append([]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}, n.MAC(dev)...)
-	b = append(b, 0x08, 0x06, 0, 1, 0x08, 0, 6, 4, 0, 1)
-	b = append(append(b, n.MAC(dev)...), netip.MustParseAddr(from).AsSlice()...)
-	n.Inject(dev, append(append(b, make([]byte, 6)...), netip.MustParseAddr(addr).AsSlice()...))
 }
 
 // MAC is the hardware address of one of the node's interfaces.
@@ -133,24 +129,23 @@ func (n *Node) MAC(dev string) (mac net.HardwareAddr) {
 	return mac
 }
 
-// Answers returns the hardware addresses that answered for addr since a
-// moment, each once, in the order of their first answer.
-func (c *Capture) Answers(addr string, since time.Time) []string {
-	var out []string
-	for _, f := range c.Frames() {
-		if f.Advert == nil && f.Src.String() == addr && f.Src != f.ARPTarget && f.Time.After(since) &&
-			!slices.Contains(out, f.MAC.String()) {
-			out = append(out, f.MAC.String())
-		}
-	}
-	return out
-}
-
 // Replies returns the number of answers so far.
 func (p *Prober) Replies() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return len(p.replies)
+}
+
+// RepliesTo returns how many of the first n requests were answered.
+func (p *Prober) RepliesTo(n int) (count int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, seq := range p.seqs {
+		if seq < n {
+			count++
+		}
+	}
+	return count
 }
 
 // LastReply returns when the last answer came.

@@ -19,8 +19,8 @@ import (
 
 const (
 	alarmPeriod = 200 * time.Millisecond
-	// conflictFresh is how long an answer of another host counts. The worker
-	// of addresses asks at least once in half of that time.
+	// conflictFresh is how long an answer of another host counts, for ten
+	// addresses or fewer: each of those is asked for once a second.
 	conflictFresh = 2500 * time.Millisecond
 	// settle is given to a former master to let go after a change.
 	settle = 100 * time.Millisecond
@@ -116,7 +116,7 @@ func (d *Daemon) judgeAlarms(i *instance, now int64, ears *hearing) {
 	since := i.shared.since.Load()
 	if control.State(i.shared.state.Load()) == control.Master && now-since > int64(settle) {
 		conflict, rival, interval := &i.shared.conflict, &i.shared.rival, int64(i.cfg.Interval)
-		if at := conflict.last.Load(); at > since+int64(settle) && now-at < int64(conflictFresh) {
+		if at := conflict.last.Load(); at > since+int64(settle) && now-at < d.conflictFresh() {
 			raise(alarmConflict, conflict)
 		}
 		if at := rival.last.Load(); at > since+int64(settle) && now-at < 4*interval+int64(settle) {
@@ -128,7 +128,7 @@ func (d *Daemon) judgeAlarms(i *instance, now int64, ears *hearing) {
 		tookOver := control.Reason(i.shared.reason.Load())
 		silence := tookOver == control.ReasonMasterDown || tookOver == control.ReasonFastDetect
 		if silence && i.shared.lostMaster.Load() != 0 && i.iface.plane.Mode() != transport.ModeSocket &&
-			ears.last < since && now-since > int64(deafAfter) {
+			ears.last < since+int64(2*alarmPeriod) && now-since > int64(deafAfter) {
 			is[alarmDeaf] = ctlapi.Alarm{Kind: alarmDeaf, Address: peerName(i.shared.lostMaster.Load()), Since: wall(ears.last)}
 		}
 	}
@@ -148,6 +148,16 @@ func (d *Daemon) judgeAlarms(i *instance, now int64, ears *hearing) {
 		}
 	}
 	i.alarms.active = is
+}
+
+// conflictFresh grows with the number of addresses, which are asked for in
+// turn.
+func (d *Daemon) conflictFresh() int64 {
+	n := 0
+	for _, i := range d.insts {
+		n += len(i.cfg.Addresses)
+	}
+	return int64(conflictFresh) * int64(max(10, n)) / 10
 }
 
 var alarmTexts = map[string]string{

@@ -110,13 +110,7 @@ func New(opts Options) (d *Daemon, err error) {
 	if d.loop, err = newLoop(d.insts, d.ifaces, d.host, opts.Config.Process.Lease); err != nil {
 		return d, err
 	}
-	if err := d.cleanUp(h); err != nil {
-		return d, err
-	}
-	for _, f := range d.ifaces {
-		f.guard.LiftFences()
-	}
-	return d, nil
+	return d, d.cleanUp(h)
 }
 
 // reported takes a report of vip.Host, which must not wait for a slow log.
@@ -173,6 +167,10 @@ func (d *Daemon) cleanUp(h *host) error {
 	}
 	if err := vip.Remove(left); err != nil {
 		d.log.Warn("addresses that were left behind", "err", err)
+	} else {
+		for _, f := range d.ifaces {
+			f.guard.LiftFences()
+		}
 	}
 	for _, a := range left {
 		d.log.Warn("removed an address that was left behind", "address", a.Prefix)
@@ -199,13 +197,13 @@ func (d *Daemon) openInterface(h *host, name string, cfgs []*config.Instance) er
 		if err != nil {
 			return err
 		}
-		spec.Locals = append(spec.Locals, loader.Local{Prefix: local, Reflect: cfg.Reflect})
+		spec.Locals = addLocal(spec.Locals, loader.Local{Prefix: local, Reflect: cfg.Reflect})
 		fast = fast || cfg.FastDetect.Enabled
-		f.reflects = f.reflects || cfg.Reflect
 		if !slices.Contains(groups, cfg.Group) {
 			groups = append(groups, cfg.Group)
 		}
 	}
+	f.reflects = slices.ContainsFunc(spec.Locals, func(l loader.Local) bool { return l.Reflect })
 	var err error
 	if err = d.openPlane(f, spec); err != nil {
 		return err
@@ -230,6 +228,18 @@ func (d *Daemon) openInterface(h *host, name string, cfgs []*config.Instance) er
 	}
 	d.log.Info("data plane", "iface", name, "mode", f.plane.Mode(), "instances", len(cfgs))
 	return nil
+}
+
+// addLocal adds a source address. Instances may share one: it is refused to
+// peers if one of them refuses it.
+func addLocal(locals []loader.Local, l loader.Local) []loader.Local {
+	for i := range locals {
+		if locals[i].Prefix == l.Prefix {
+			locals[i].Reflect = locals[i].Reflect && l.Reflect
+			return locals
+		}
+	}
+	return append(locals, l)
 }
 
 var planeModes = map[string][]loader.Mode{

@@ -127,9 +127,11 @@ func (l *loop) follow(i *instance, e *loader.Event) {
 	if s.spec != was {
 		d.prober.Frames(&s.frames, &s.spec)
 	}
-	if s.open && cfg == s.cfg {
+	if s.open && cfg == s.cfg && e.MAC == was.DstMAC {
 		return // it runs
 	}
+	// With another MAC it has to be Up again before it counts: an advert of a
+	// stranger can put fast detection to sleep, but fire nothing.
 	s.cfg, s.open = cfg, true
 	i.iface.guard.OpenSession(s.local, remote, e.Src, want.Echo)
 	s.Reopen(l.now, cfg)
@@ -151,6 +153,7 @@ func (l *loop) unfollow(i *instance) {
 	if s.users--; s.users == 0 {
 		s.open = false
 		i.iface.guard.CloseSession(s.local)
+		s.shared.state.Store(uint32(control.SessionAdminDown))
 	}
 	s.shared.users.Store(int32(s.users))
 }
@@ -218,6 +221,8 @@ func (l *loop) verdict(f *iface, s *session, v control.Verdict, oldest control.I
 	_, _, news.diag = s.State()
 	s.shared.verdicts[v].Add(1)
 	if v != control.VerdictUp {
+		// Somebody else may be master by now: what has arrived counts first.
+		l.drain()
 		news.unanswered = l.now.Sub(oldest)
 		for _, i := range l.insts {
 			if i.session != s || i.router.State() != control.Backup {
@@ -233,7 +238,9 @@ func (l *loop) verdict(f *iface, s *session, v control.Verdict, oldest control.I
 			l.step(i, control.Event{Kind: control.EventPeerDown, Source: s.spec.Peer, Left: v == control.VerdictAdminDown})
 		}
 	}
-	s.publish()
+	if s.open {
+		s.publish()
+	}
 	select {
 	case l.detections <- news:
 	default:

@@ -39,6 +39,9 @@ const (
 	graceTime = 500 * time.Microsecond
 )
 
+// longestSleep lets a watchdog see that the loop goes round.
+const longestSleep = 250 * time.Millisecond
+
 // linkEvent is news of an interface.
 type linkEvent struct {
 	ifindex int
@@ -271,9 +274,12 @@ func (l *loop) clearTimer() {
 
 func (l *loop) linkNews(ev linkEvent) {
 	for _, f := range l.ifaces {
-		if f.ifindex == ev.ifindex && f.detector != nil && ev.mac != f.detector.mac && ev.mac != [6]byte{} {
+		if f.ifindex != ev.ifindex || ev.mac == [6]byte{} {
+			continue
+		}
+		f.guard.SetMAC(ev.mac[:])
+		if f.detector != nil && ev.mac != f.detector.mac {
 			f.detector.setMAC(ev.mac)
-			f.guard.SetMAC(ev.mac[:])
 		}
 	}
 	for _, i := range l.insts {
@@ -480,6 +486,12 @@ func (l *loop) flush(f *iface) {
 // finish sends the adverts, then orders the changes of addresses that follow
 // them, and arms the timer.
 func (l *loop) finish() {
+	// Before anything is sent from here: the fence of a loop that was held up
+	// would drop it. After what was judged: it must not open for a router that
+	// yields.
+	for _, f := range l.ifaces {
+		f.guard.Renew(int64(l.now.Add(l.lease)))
+	}
 	for _, f := range l.ifaces {
 		l.flush(f)
 	}
@@ -509,10 +521,7 @@ func (l *loop) arm() {
 		}
 	}
 	l.probeNext = l.probeDeadline()
-	for _, f := range l.ifaces {
-		f.guard.Renew(int64(l.now.Add(l.lease)))
-	}
-	l.planned = min(l.next, l.probeNext, l.now.Add(l.lease/4))
+	l.planned = min(l.next, l.probeNext, l.now.Add(min(l.lease/4, longestSleep)))
 	spec := unix.ItimerSpec{Value: unix.NsecToTimespec(max(1, int64(l.planned)))}
 	_, _, _ = unix.RawSyscall6(unix.SYS_TIMERFD_SETTIME, uintptr(l.timer), unix.TFD_TIMER_ABSTIME,
 		uintptr(unsafe.Pointer(&spec)), 0, 0, 0)

@@ -50,6 +50,12 @@ type result struct {
 	CPU         map[string]load     `json:"cpu_250_instances"`
 	Frames      string              `json:"bpf_ns_per_frame"`
 	Allocs      string              `json:"allocations"`
+
+	Faults     map[string]map[string]map[string][]sample `json:"faults"` // by fault, daemon and number
+	Starvation *starvation                               `json:"starvation"`
+	Floods     []flooded                                 `json:"floods"`
+	Soak       *soak                                     `json:"soak"`
+	Garbage    []collected                               `json:"garbage_collection"`
 }
 
 type sample = float64
@@ -65,15 +71,24 @@ type load struct {
 func main() {
 	trials := flag.Int("trials", 30, "silent cuts of each daemon")
 	mass := flag.Int("mass", 10, "cuts with 250 instances")
-	only := flag.String("only", "", "comma-separated parts: cut,mass,frames")
+	faulty := flag.Int("fault-trials", 50, "trials of each fault and daemon")
+	starving := flag.Duration("starve", 10*time.Minute, "CPU starvation")
+	soaking := flag.Duration("soak", 30*time.Minute, "idle soak")
+	only := flag.String("only", "", "comma-separated parts: frames,cut,mass,faults (or one of fault-cut, -kill, -stop, -term, -freeze),gc,floods,starve,soak")
 	docs := flag.Bool("docs", true, "write docs/benchmarks.md")
+	from := flag.String("from", "", "measure nothing; report samples of an earlier `FILE`")
 	flag.Parse()
+	if *from != "" {
+		replay(*from, *docs)
+		return
+	}
 	b := &bench{}
 	defer b.end()
 	part := func(name string) bool { return *only == "" || strings.Contains(","+*only+",", ","+name+",") }
 	r := &result{
 		When: time.Now(), Environment: environment(), Detect: map[string][]sample{},
 		Dark: map[string][]sample{}, Mass: map[string][]sample{}, CPU: map[string]load{}, Unsteady: map[string]int{},
+		Faults: map[string]map[string]map[string][]sample{},
 	}
 	if part("frames") {
 		r.Frames, r.Allocs = goBenchmarks()
@@ -88,11 +103,53 @@ func main() {
 			b.mass(r, d, *mass)
 		}
 	}
+	for _, f := range faults {
+		if part("faults") || part("fault-"+f.name) {
+			b.runFault(r, f, *faulty)
+			save(r)
+		}
+	}
+	if part("faults") || part("fault-freeze") {
+		b.freezes(r, *faulty)
+		save(r)
+	}
+	if part("gc") {
+		b.garbage(r, 20*time.Second)
+	}
+	if part("floods") {
+		b.floods(r, 5*time.Second)
+		save(r)
+	}
+	if part("starve") {
+		b.starve(r, *starving)
+		save(r)
+	}
+	if part("soak") {
+		b.soak(r, *soaking)
+	}
 	save(r)
 	table := report(r)
 	fmt.Println(table)
 	if *docs && *only == "" {
-		writeDocs(table)
+		writeDocs(r, table)
+	}
+}
+
+// replay reports an earlier run again.
+func replay(file string, docs bool) {
+	text, err := os.ReadFile(file)
+	r := &result{}
+	if err == nil {
+		err = json.Unmarshal(text, r)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+	table := report(r)
+	fmt.Println(table)
+	if docs {
+		writeDocs(r, table)
 	}
 }
 
@@ -120,6 +177,7 @@ type site struct {
 	*lab.Lab
 	master, backup, client *lab.Node
 	wire                   *lab.Capture
+	m, p                   *lab.Process // the daemons of a trial
 }
 
 func (b *bench) site() *site {

@@ -4,7 +4,9 @@ package main
 
 import (
 	"fmt"
+	"maps"
 	"os"
+	"slices"
 	"strings"
 	"time"
 )
@@ -58,8 +60,86 @@ func report(r *result) string {
 	if r.Frames != "" {
 		fmt.Fprintf(&b, "\nCost of a frame in the kernel (`BPF_PROG_TEST_RUN`), and allocations:\n\n```\n%s\n%s\n```\n", r.Frames, r.Allocs)
 	}
+	faultTables(&b, r)
 	bars(&b, r)
 	return b.String()
+}
+
+// faultTables show what daemons did when something failed, or when everything
+// else was in the way.
+func faultTables(b *strings.Builder, r *result) {
+	if len(r.Faults) > 0 {
+		fmt.Fprintf(b, "\n| fault | daemon | number | n | min | p50 | p99 | max |\n|---|---|---|---|---|---|---|---|\n")
+	}
+	for _, f := range append(slices.Clone(faults), freeze) {
+		for _, d := range everybody {
+			numbers := r.Faults[f.name][d]
+			for _, name := range slices.Sorted(maps.Keys(numbers)) {
+				s, what := summarize(numbers[name]), name
+				if what == "" {
+					what = f.what
+				}
+				fmt.Fprintf(b, "| %s | %s | %s | %d | %.2f | %.2f | %.2f | %.2f |\n", f.name, d, what, s.n, s.min, s.p50, s.p99, s.max)
+			}
+		}
+	}
+	if len(r.Faults) > 0 {
+		fmt.Fprintf(b, "\n![Survival of trials, by fault](benchmarks-survival.png)\n")
+	}
+	if len(r.Floods) > 0 {
+		fmt.Fprintf(b, "\n| flood | frames/s | transitions | largest gap of the master's adverts, intervals | CPU of both daemons | CPU before |\n|---|---|---|---|---|---|\n")
+	}
+	for _, f := range r.Floods {
+		fmt.Fprintf(b, "| %s | %.0f | %d | %.2f | %.1f %% | %.1f %% |\n", f.Kind, f.Rate, f.Transitions, f.GapMax, f.CPU, f.CPUIdle)
+	}
+	if s := r.Starvation; s != nil {
+		fmt.Fprintf(b, "\nCPU starvation for %.0f s, 10 ms adverts, both in the same lab: false failovers xvrrp %d, keepalived %d. xvrrp's loop woke late by at most %.1f ms (master) and %.1f ms (backup).\n",
+			s.Seconds, s.FalseFailovers["xvrrp"], s.FalseFailovers["keepalived"], s.WakeLateMaxMs["master"], s.WakeLateMaxMs["backup"])
+	}
+	if s := r.Soak; s != nil {
+		fmt.Fprintf(b, "\nIdle soak of %.2f h with fast_detect 1 ms x 3: %d probes, %d verdicts, %d transitions. With none in that time the rate is below %.1f an hour with 95 %% confidence (3/T). The loop woke late by at most %.1f ms.\n",
+			s.Hours, s.Probes, s.Downs, s.FalseFailovers, 3/s.Hours, s.WakeLateMaxMs)
+	}
+	if len(r.Garbage) == 2 {
+		fmt.Fprintf(b, "\n| garbage collection in 20 s | collections | loop woke late, p99 below | max | verdicts |\n|---|---|---|---|---|\n")
+		for i, g := range r.Garbage {
+			fmt.Fprintf(b, "| %s | %d | %.3f ms | %.2f ms | %d |\n", []string{"left alone", "forced (GOGC=1, status asked without pause)"}[i],
+				g.Collections, g.WakeLateP99, g.WakeLateMax, g.Downs)
+		}
+	}
+}
+
+// faultBars are the bars of the faults.
+func faultBars(r *result, bar func(what string, bound, measured float64, unit string)) {
+	number := func(f, d, name string) stats { return summarize(r.Faults[f][d][name]) }
+	if x, k := number("cut", "xvrrp", ""), number("cut", "keepalived", ""); x.n > 0 && k.n > 0 {
+		bar("silent cut, fast_detect 1 ms x 3: client dark, median", 8, x.p50, "ms")
+		bar("the same: 1/5 of keepalived's", k.p50/5, x.p50, "ms")
+	}
+	if x := number("kill", "xvrrp", ""); x.n > 0 {
+		bar("SIGKILL: takeover, median", 5, x.p50, "ms")
+		bar("SIGKILL: MACs that answer from the takeover on, max", 1, number("kill", "xvrrp", "MACs that answer after it").max, "")
+	}
+	if x := number("stop", "xvrrp", ""); x.n > 0 {
+		bar("SIGSTOP: one owner within lease + 10 ms, max", ms(lease)+10, x.max, "ms")
+	}
+	if x := number("term", "xvrrp", ""); x.n > 0 {
+		bar("SIGTERM: probes lost at 5,000 a second, median", 2, x.p50, "")
+		bar("the same, p99", 2, x.p99, "")
+	}
+	if x := number("freeze", "xvrrp", ""); x.n > 0 {
+		bar("freeze: announced after resume within an advert, max", ms(interval), number("freeze", "xvrrp", "resume to its announcement, ms").max, "ms")
+	}
+	if s := r.Starvation; s != nil {
+		bar("CPU starvation: false failovers", 0, float64(s.FalseFailovers["xvrrp"]), "")
+	}
+	for _, f := range r.Floods {
+		bar("flood, "+f.Kind+": transitions", 0, float64(f.Transitions), "")
+		bar("flood, "+f.Kind+": largest advert gap", 1.5, f.GapMax, "intervals")
+	}
+	if s := r.Soak; s != nil {
+		bar("idle soak: false failovers", 0, float64(s.FalseFailovers), "")
+	}
 }
 
 // bars says what is aimed at and whether this run reached it.
@@ -91,12 +171,16 @@ func bars(b *strings.Builder, r *result) {
 	if k, x := r.Mass["keepalived"], r.Mass["xvrrp"]; len(k) > 0 && len(x) > 0 {
 		bar("last of 250 announced: 1/20 of keepalived's", summarize(k).p50/20, summarize(x).p50, "ms")
 	}
+	faultBars(r, bar)
 }
 
 const marker = "<!-- results -->"
 
 // writeDocs replaces what stands behind the marker of docs/benchmarks.md.
-func writeDocs(table string) {
+func writeDocs(r *result, table string) {
+	if err := plotFaults(r, "docs/benchmarks-survival.png"); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+	}
 	const path = "docs/benchmarks.md"
 	text, err := os.ReadFile(path)
 	if err != nil {

@@ -1,0 +1,259 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"os/exec"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/xvrrp/xvrrp/control/packet/packettest"
+	"github.com/xvrrp/xvrrp/test/lab"
+)
+
+// nodeStatus is the part of the status that is measured here.
+type nodeStatus struct {
+	Instances []struct {
+		State    string
+		Counters struct{ Transitions map[string]int }
+	}
+	Interfaces []struct {
+		Frames   map[string]struct{ Pass, Drop int }
+		Sessions []struct {
+			State    string
+			Verdicts map[string]int
+		}
+	}
+	Loop struct {
+		WakeLateMaxMs float64 `json:"wake_late_max_ms"`
+		WakeLateP99   float64 `json:"wake_late_p99_below_ms"`
+	}
+}
+
+func status(n *lab.Node) (st nodeStatus, err error) {
+	err = json.Unmarshal([]byte(n.Ctl("status", "--json")), &st)
+	return st, err
+}
+
+func (s nodeStatus) transitions() (sum int) {
+	for _, n := range s.Instances[0].Counters.Transitions {
+		sum += n
+	}
+	return sum
+}
+
+// starvation is a run in which the processors belong to others.
+type starvation struct {
+	Seconds        float64
+	FalseFailovers map[string]int
+	WakeLateMaxMs  map[string]float64 // of xvrrp's loop, by host
+}
+
+// starve runs both daemons in one lab, under the same load: eight seconds of
+// ordinary work on every processor, then two of FIFO-50 hogs.
+func (b *bench) starve(r *result, length time.Duration) {
+	x, k := b.site(), b.site()
+	defer b.end()
+	x.start("xvrrp", x.master, masterPriority, 1)
+	x.steady(masterAddr, 10)
+	x.start("xvrrp", x.backup, backupPriority, 1)
+	k.start("keepalived", k.master, masterPriority, 1)
+	k.steady(masterAddr, 10)
+	ka := k.start("keepalived", k.backup, backupPriority, 1)
+	x.steady(masterAddr, 100)
+	k.steady(masterAddr, 100)
+	entered := strings.Count(ka.Output(), "Entering MASTER STATE")
+	before, _ := status(x.backup)
+	began := time.Now()
+	for time.Since(began) < length {
+		hog(8*time.Second, 2*runtime.NumCPU())
+		hog(2*time.Second, runtime.NumCPU(), "chrt", "-f", "50")
+	}
+	x.hold(time.Second)
+	after, _ := status(x.backup)
+	m, _ := status(x.master)
+	r.Starvation = &starvation{
+		Seconds: time.Since(began).Seconds(),
+		FalseFailovers: map[string]int{
+			"xvrrp":      after.Instances[0].Counters.Transitions["master_down"] - before.Instances[0].Counters.Transitions["master_down"],
+			"keepalived": strings.Count(ka.Output(), "Entering MASTER STATE") - entered,
+		},
+		WakeLateMaxMs: map[string]float64{"master": m.Loop.WakeLateMaxMs, "backup": after.Loop.WakeLateMaxMs},
+	}
+	fmt.Printf("starvation: %+v\n", *r.Starvation)
+}
+
+// hog keeps every processor busy with n programs for a while. Their limit of
+// processor time ends them: whatever would have to run to end real-time hogs
+// might not.
+func hog(d time.Duration, n int, prefix ...string) {
+	seconds := int(d.Seconds()) * runtime.NumCPU() / n
+	var running []*exec.Cmd
+	for range n {
+		args := append(slices.Clone(prefix), "sh", "-c", fmt.Sprintf("ulimit -t %d; while :; do :; done", seconds))
+		c := exec.Command(args[0], args[1:]...)
+		if c.Start() == nil {
+			running = append(running, c)
+		}
+	}
+	for _, c := range running {
+		_ = c.Wait()
+	}
+}
+
+// flooded is one row of the flood matrix.
+type flooded struct {
+	Kind        string
+	Rate        float64 // frames a second
+	Transitions int
+	GapMax      float64 // largest gap between the master's adverts, in intervals
+	CPU         float64 // of both daemons, percent of a core
+	CPUIdle     float64
+}
+
+func (b *bench) floods(r *result, length time.Duration) {
+	spoofed := netip.MustParseAddr("192.168.1.66")
+	for _, f := range []struct {
+		kind  string
+		flood lab.Flood
+	}{
+		{"unknown VRIDs", lab.Flood{Frames: 190, Change: func(n int, s *packettest.Spec) { s.Advert.VRID = uint8(60 + n%190) }}},
+		{"our VRID, TTL 64", lab.Flood{Change: func(_ int, s *packettest.Spec) { s.TTL = 64 }}},
+		{"wrong checksum", lab.Flood{Change: func(_ int, s *packettest.Spec) {
+			s.Mutate = func(b []byte, _, p int) []byte { b[p+6] ^= 1; return b }
+		}}},
+		{"wrong password", lab.Flood{Version: 2, Change: func(_ int, s *packettest.Spec) { copy(s.Advert.Auth[:], "guessed!") }}},
+		{"lower priority, one source", lab.Flood{Change: func(_ int, s *packettest.Spec) { s.Advert.Priority, s.Src = 1, spoofed }}},
+		{"lower priority, forty sources", lab.Flood{Frames: 40, Change: func(n int, s *packettest.Spec) {
+			s.Advert.Priority, s.Src = 1, netip.AddrFrom4([4]byte{192, 168, 1, byte(150 + n)})
+		}}},
+	} {
+		s := b.site()
+		watcher := s.Node("w", "ens33 192.168.1.30/24")
+		every, text := interval, conf
+		if f.flood.Version == 2 {
+			every, text = time.Second, confV2
+		} else {
+			f.flood.Version = 3
+		}
+		f.flood.VRID, f.flood.Addr, f.flood.Interval = 1, netip.MustParseAddr(vip), every
+		m := s.master.XVRRPD(s.File("m.conf", text(masterPriority, 1)))
+		s.steady(masterAddr, 3)
+		p := s.backup.XVRRPD(s.File("b.conf", text(backupPriority, 1)))
+		s.steady(masterAddr, 5)
+		s.hold(time.Second)
+		row := flooded{Kind: f.kind}
+		cpu := func(d time.Duration) float64 {
+			before, at := treeCPU(m)+treeCPU(p), time.Now()
+			s.hold(d)
+			return (treeCPU(m) + treeCPU(p) - before).Seconds() / time.Since(at).Seconds() * 100
+		}
+		row.CPUIdle = cpu(length)
+		sm, _ := status(s.master)
+		sp, _ := status(s.backup)
+		wire := watcher.CaptureOf("ens33", netip.MustParseAddr(masterAddr))
+		s.hold(3 * every)
+		flood, at := s.client.Flood("ens33", f.flood), time.Now()
+		row.CPU = cpu(length)
+		row.Rate = float64(flood.Sent()) / time.Since(at).Seconds()
+		flood.Stop()
+		s.hold(2 * every)
+		adverts := wire.Adverts(masterAddr)
+		for i := 1; i < len(adverts); i++ {
+			row.GapMax = max(row.GapMax, float64(adverts[i].Time.Sub(adverts[i-1].Time))/float64(every))
+		}
+		em, _ := status(s.master)
+		ep, _ := status(s.backup)
+		row.Transitions = em.transitions() + ep.transitions() - sm.transitions() - sp.transitions()
+		r.Floods = append(r.Floods, row)
+		fmt.Printf("flood: %+v\n", row)
+		b.end()
+	}
+}
+
+func confV2(priority, _ int) string {
+	return fmt.Sprintf("vrrp_instance I1 {\nstate BACKUP\ninterface ens33\nvirtual_router_id 1\npriority %d\nadvert_int 1\nauthentication {\nauth_type PASS\nauth_pass 123456\n}\nvirtual_ipaddress {\n%s/24\n}\n}\n", priority, vip)
+}
+
+// soak is a run in which nothing happens.
+type soak struct {
+	Hours          float64
+	Probes         int
+	Downs          int // verdicts of the session
+	FalseFailovers int
+	WakeLateMaxMs  float64
+}
+
+func (b *bench) soak(r *result, length time.Duration) {
+	s := b.site()
+	defer b.end()
+	s.begin("xvrrp")
+	before, _ := status(s.backup)
+	began := time.Now()
+	s.hold(length)
+	after, _ := status(s.backup)
+	v := after.Interfaces[0].Sessions[0].Verdicts
+	r.Soak = &soak{
+		Hours: time.Since(began).Hours(), Downs: v["down"] + v["admin_down"],
+		FalseFailovers: after.transitions() - before.transitions(), WakeLateMaxMs: after.Loop.WakeLateMaxMs,
+	}
+	r.Soak.Probes = probesSent(s.backup)
+	fmt.Printf("soak: %+v\n", *r.Soak)
+}
+
+func probesSent(n *lab.Node) int {
+	var st struct {
+		Interfaces []struct {
+			Sessions []struct {
+				Sent int `json:"probes_sent"`
+			}
+		}
+	}
+	_ = json.Unmarshal([]byte(n.Ctl("status", "--json")), &st)
+	return st.Interfaces[0].Sessions[0].Sent
+}
+
+// collected is the loop's lateness with and without garbage collections.
+type collected struct {
+	Collections int
+	WakeLateP99 float64
+	WakeLateMax float64
+	Downs       int
+}
+
+// garbage forces collections: the daemon collects at every allocation's worth
+// of its heap, and questions make it allocate.
+func (b *bench) garbage(r *result, length time.Duration) {
+	for _, forced := range []bool{false, true} {
+		s := b.site()
+		s.m = s.startFast("xvrrp", s.master, masterPriority)
+		s.steady(masterAddr, 10)
+		env := []string{"env", "GODEBUG=gctrace=1"}
+		if forced {
+			env = append(env, "GOGC=1")
+		}
+		s.p = s.backup.XVRRPDWith(env, s.File("b.conf", "global_defs {\nfast_detect interval 1 multiplier 3\n}\n"+conf(backupPriority, 1)))
+		s.Eventually("the session is Up", 10*time.Second, s.sessionUp)
+		for end := time.Now().Add(length); time.Now().Before(end); {
+			if forced {
+				_, _ = status(s.backup)
+			} else {
+				s.hold(time.Second)
+			}
+		}
+		st, _ := status(s.backup)
+		v := st.Interfaces[0].Sessions[0].Verdicts
+		row := collected{
+			Collections: strings.Count(s.p.Output(), "\ngc "), WakeLateP99: st.Loop.WakeLateP99,
+			WakeLateMax: st.Loop.WakeLateMaxMs, Downs: v["down"] + v["admin_down"],
+		}
+		r.Garbage = append(r.Garbage, row)
+		fmt.Printf("garbage collection, forced %v: %+v\n", forced, row)
+		b.end()
+	}
+}

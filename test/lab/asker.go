@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package lab
+
+import (
+	"net/netip"
+	"runtime"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Asker is a client that asks by ARP who has an address, again and again.
+// Answers are found with Capture.Answering.
+type Asker struct {
+	fd   int
+	stop chan struct{}
+	wg   sync.WaitGroup
+}
+
+// Ask starts to ask from one of the node's interfaces, every interval.
+func (n *Node) Ask(dev, from, addr string, interval time.Duration) *Asker {
+	n.lab.tb.Helper()
+	frame := n.question(dev, from, addr)
+	fd, err := n.rawSocket(dev)
+	if err != nil {
+		n.lab.tb.Fatalf("ask from %s: %v", n.Name, err)
+	}
+	a := &Asker{fd: fd, stop: make(chan struct{})}
+	a.wg.Add(1)
+	go func() {
+		defer a.wg.Done()
+		runtime.LockOSThread()
+		pause := unix.NsecToTimespec(int64(interval))
+		for {
+			select {
+			case <-a.stop:
+				return
+			default:
+			}
+			_ = unix.Send(a.fd, frame, unix.MSG_DONTWAIT)
+			_ = unix.Nanosleep(&pause, nil)
+		}
+	}()
+	return a
+}
+
+// Stop ends the asking.
+func (a *Asker) Stop() {
+	close(a.stop)
+	a.wg.Wait()
+	_ = unix.Close(a.fd)
+}
+
+// rawSocket opens a packet socket that sends from an interface.
+func (n *Node) rawSocket(dev string) (int, error) {
+	return n.socketIn(func() (int, error) {
+		index, err := ifindex(dev)
+		if err != nil {
+			return -1, err
+		}
+		fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			return -1, err
+		}
+		return fd, unix.Bind(fd, &unix.SockaddrLinklayer{Ifindex: index})
+	})
+}
+
+// question is an ARP request.
+func (n *Node) question(dev, from, addr string) []byte {
+	n.lab.tb.Helper()
+	mac := n.MAC(dev)
+	b := append([]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}, mac...)
+	b = append(b, 0x08, 0x06, 0, 1, 0x08, 0, 6, 4, 0, 1)
+	b = append(append(b, mac...), netip.MustParseAddr(from).AsSlice()...)
+	return append(append(b, make([]byte, 6)...), netip.MustParseAddr(addr).AsSlice()...)
+}
+
+// WhoHas asks once from one of the node's interfaces who has an address.
+func (n *Node) WhoHas(dev, from, addr string) {
+	n.lab.tb.Helper()
+	n.Inject(dev, n.question(dev, from, addr))
+}
+
+// Answering returns the answers for addr that came after a moment.
+func (c *Capture) Answering(addr string, since time.Time) []Frame {
+	var out []Frame
+	for _, f := range c.Frames() {
+		if f.Advert == nil && f.Src.String() == addr && f.Src != f.ARPTarget && f.ARPTarget.IsValid() &&
+			!f.ARPTarget.IsUnspecified() && f.Time.After(since) {
+			out = append(out, f)
+		}
+	}
+	return out
+}
+
+// Answers returns the hardware addresses of Answering, each once.
+func (c *Capture) Answers(addr string, since time.Time) []string {
+	var out []string
+	seen := map[string]bool{}
+	for _, f := range c.Answering(addr, since) {
+		if mac := f.MAC.String(); !seen[mac] {
+			seen[mac] = true
+			out = append(out, mac)
+		}
+	}
+	return out
+}
