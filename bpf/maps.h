@@ -88,6 +88,14 @@ struct {
 	__type(value, struct xvrrp_bucket);
 } budgets SEC(".maps");
 
+/* Budget of a virtual router, for all sources; by slot, for each CPU. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, XVRRP_SLOTS);
+	__type(key, __u32);
+	__type(value, struct xvrrp_bucket);
+} vrid_budgets SEC(".maps");
+
 /* Budget of one source for one virtual router, or for S-BFD. Updates from two CPUs may race
  * and then admit a little more, which the interface's budget bounds. */
 struct {

@@ -15,6 +15,11 @@ struct xvrrp_rate {
 
 /* A router at the smallest interval sends 100 adverts a second. */
 const volatile struct xvrrp_rate rate_source = RATE(200, 50);
+/* Ten such routers. Forged adverts of many sources share it, so that refusing
+ * them costs user space no more than a few percent of a processor; what a true
+ * router says gets through sooner or later, and once it is the template it
+ * needs no budget. */
+const volatile struct xvrrp_rate rate_vrid = RATE(2000, 200);
 /* The shortest interval is 0.3 ms; a confirmation burst comes on top. */
 const volatile struct xvrrp_rate rate_sbfd = RATE(5000, 100);
 /* 250 virtual routers that change hands at once, and then some. */
@@ -55,6 +60,13 @@ static __always_inline int budget_take(__u32 budget, __u64 now)
 	if (!b || budget >= XVRRP_BUDGET_MAX)
 		return 0;
 	return bucket_take(b, &rate_budget[budget], now);
+}
+
+static __always_inline int vrid_take(__u32 slot, __u64 now)
+{
+	struct xvrrp_bucket *b = bpf_map_lookup_elem(&vrid_budgets, &slot);
+
+	return b && bucket_take(b, &rate_vrid, now);
 }
 
 static __always_inline int source_take(const struct xvrrp_source *key,

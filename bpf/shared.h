@@ -37,6 +37,7 @@
 	X(bad_count)      /* no address */                                     \
 	X(bad_length)     /* shorter than its address count needs */           \
 	X(rate_source)    /* over the rate of one source for one VRID */       \
+	X(rate_vrid)      /* over the rate of one VRID, all sources */         \
 	X(rate_interface) /* over the rate of the interface */                 \
 	X(ring_full)      /* user space did not keep up */                     \
 	X(event)          /* delivered to user space */                        \

@@ -227,6 +227,8 @@ static __always_inline enum verdict receive_advert(const struct advert *a, const
 			fence_note(e, r, slot);
 		if (!source_take(&source, &rate_source, now))
 			return leave(XVRRP_REASON_rate_source, DROP);
+		if (!vrid_take(slot, now))
+			return leave(XVRRP_REASON_rate_vrid, DROP);
 		if (!budget_take(XVRRP_BUDGET_VALID, now))
 			return leave(XVRRP_REASON_rate_interface, DROP);
 	} else if (!budget_take(XVRRP_BUDGET_INVALID, now)) {

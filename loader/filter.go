@@ -226,6 +226,8 @@ func (f *Filter) load(mode Mode, routers []Router) error {
 		Slots:    coll.DetachMap("slots"),
 		Sources:  coll.DetachMap("sources"),
 		Vips:     coll.DetachMap("vips"),
+
+		VridBudgets: coll.DetachMap("vrid_budgets"),
 	}
 	coll.Close()
 	return nil

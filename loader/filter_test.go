@@ -359,14 +359,34 @@ func TestRates(t *testing.T) {
 	}
 }
 
-func TestRateOfInterfaceAndFullRing(t *testing.T) {
+// Many sources share the budget of a VRID.
+func TestRateOfVRID(t *testing.T) {
 	f := open(t, ModeNative, ours)
 	s := packettest.Valid(3)
-	frames := 0
 	for i := range 6000 { // every one from another source
 		s.Src = netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)})
 		verdict(t, f, s.Build())
-		frames++
+	}
+	c, err := f.Counters()
+	require.NoError(t, err)
+	assert.Positive(t, c[ReasonEvent].Pass)
+	assert.Positive(t, c[ReasonRateVRID].Drop)
+	assert.Zero(t, c[ReasonRingFull].Pass+c[ReasonRateSource].Drop)
+}
+
+func TestRateOfInterfaceAndFullRing(t *testing.T) {
+	routers := []Router{ours}
+	for vrid := range uint8(200) {
+		if vrid != packettest.VRID {
+			routers = append(routers, Router{Slot: SlotOf(vrid, false), Version: 3, CheckTTL: true})
+		}
+	}
+	f := open(t, ModeNative, routers...)
+	s := packettest.Valid(3)
+	for i := range 6000 { // every one from another source
+		s.Src = netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)})
+		s.Advert.VRID = uint8(i % 200)
+		verdict(t, f, s.Build())
 	}
 	c, err := f.Counters()
 	require.NoError(t, err)

@@ -66,7 +66,7 @@ type probe struct {
 func goodProbe() probe {
 	return probe{
 		frame: packet.BFDFrame{
-			SrcMAC: initiatorMAC, DstMAC: reflectorMAC, Src: packettest.Src, Dst: reflectorAddr,
+			SrcMAC: [6]byte(initiatorMAC), DstMAC: [6]byte(reflectorMAC), Src: packettest.Src, Dst: reflectorAddr,
 			SrcPort: 50000, DstPort: packet.SBFDPort, TTL: packet.BFDTTL,
 		},
 		bfd: packet.BFD{
@@ -119,8 +119,8 @@ func TestReflector(t *testing.T) {
 		{"to another port", func(p *probe) { p.frame.DstPort = 3784 }, "not_vrrp pass"},
 		{"crossed a router", func(p *probe) { p.frame.TTL = 254 }, "sbfd_bad_ttl drop"},
 		{"from another network", func(p *probe) { p.frame.Src = netip.MustParseAddr("10.0.0.1") }, "sbfd_bad_source drop"},
-		{"in a broadcast frame", func(p *probe) { p.frame.DstMAC = net.HardwareAddr{255, 255, 255, 255, 255, 255} }, "sbfd_bad_source drop"},
-		{"from a group", func(p *probe) { p.frame.SrcMAC = net.HardwareAddr{3, 0, 0, 0, 0, 4} }, "sbfd_bad_source drop"},
+		{"in a broadcast frame", func(p *probe) { p.frame.DstMAC = [6]byte{255, 255, 255, 255, 255, 255} }, "sbfd_bad_source drop"},
+		{"from a group", func(p *probe) { p.frame.SrcMAC = [6]byte{3, 0, 0, 0, 0, 4} }, "sbfd_bad_source drop"},
 		{"truncated", func(p *probe) { p.mutate = func(b []byte) []byte { return b[:bfdAt+23] } }, "sbfd_bad_length drop"},
 		{"UDP length short", func(p *probe) { p.mutate = set(udpAt+4, 0, 31) }, "sbfd_bad_length drop"},
 		{"IP length long", func(p *probe) { p.mutate = set(14+2, 0, 53) }, "sbfd_bad_length drop"},
@@ -136,7 +136,7 @@ func TestReflector(t *testing.T) {
 		{"from a reflector's port", func(p *probe) { p.frame.SrcPort = packet.SBFDPort }, "sbfd_looped drop"},
 		{"without demand", func(p *probe) { p.bfd.Flags = 0 }, "sbfd_looped drop"},
 		{"from our own address", func(p *probe) { p.frame.Src = reflectorAddr }, "sbfd_looped drop"},
-		{"from our own MAC", func(p *probe) { p.frame.SrcMAC = reflectorMAC }, "sbfd_looped drop"},
+		{"from our own MAC", func(p *probe) { p.frame.SrcMAC = [6]byte(reflectorMAC) }, "sbfd_looped drop"},
 		{"IP options", func(p *probe) { p.mutate = set(14, 0x46) }, "not_vrrp pass"},
 		{"fragment", func(p *probe) { p.mutate = set(14+6, 0x20) }, "not_vrrp pass"},
 		{"of another VLAN", func(p *probe) { p.mutate = tagged }, "not_vrrp pass"},
@@ -223,7 +223,7 @@ func TestReflectorIsLimited(t *testing.T) {
 	assert.Positive(t, c[ReasonSBFDReflected].Pass)
 	assert.Positive(t, c[ReasonSBFDRate].Drop)
 	p := goodProbe()
-	p.frame.SrcMAC = net.HardwareAddr{2, 0, 0, 0, 0, 5}
+	p.frame.SrcMAC = [6]byte{2, 0, 0, 0, 0, 5}
 	_, reason, _ := f.run(t, p.build())
 	assert.Equal(t, "sbfd_reflected pass", reason, "a stranger with the peer's address did not use up its budget")
 }
@@ -526,19 +526,37 @@ func egress(tb testing.TB, f *Filter, frame []byte) string {
 	return ""
 }
 
+// process starts this program again, to wait until it is killed.
+func process(t *testing.T) *os.Process {
+	t.Helper()
+	r, w, err := os.Pipe()
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = errors.Join(r.Close(), w.Close()) })
+	p, err := os.StartProcess("/proc/self/exe", []string{"wait", "-test.run=^TestWaitToBeKilled$"},
+		&os.ProcAttr{Env: []string{"XVRRP_TEST_WAIT=1"}, Files: []*os.File{r}})
+	require.NoError(t, err)
+	return p
+}
+
+// TestWaitToBeKilled is what process runs.
+func TestWaitToBeKilled(*testing.T) {
+	if os.Getenv("XVRRP_TEST_WAIT") != "" {
+		_, _ = os.Stdin.Read(make([]byte, 1))
+	}
+}
+
 // The lease ends with the process, and with no other.
 func TestLeaseEndsWithTheProcess(t *testing.T) {
 	f := guarded(t, ModeNative)
 	require.NoError(t, f.watchExit())
 	assert.Equal(t, uint32(os.Getpid()), f.Lease().Tgid)
-	child, err := os.StartProcess("/bin/true", []string{"true"}, &os.ProcAttr{})
-	require.NoError(t, err)
-	_, err = child.Wait()
+	child := process(t)
+	require.NoError(t, child.Kill())
+	_, err := child.Wait()
 	require.NoError(t, err)
 	assert.NotZero(t, f.Lease().UntilNs, "another process ended")
 	// The same for the process that the lease names.
-	child, err = os.StartProcess("/bin/sleep", []string{"sleep", "60"}, &os.ProcAttr{})
-	require.NoError(t, err)
+	child = process(t)
 	f.lease.Tgid = uint32(child.Pid)
 	require.NoError(t, child.Kill())
 	_, err = child.Wait()

@@ -170,11 +170,13 @@ func (p pins) save(f *Filter, mode Mode) error {
 		"events":   f.maps.Events,
 		"budgets":  f.maps.Budgets,
 		"sources":  f.maps.Sources,
-		"lease":    f.maps.Lease,
-		"fences":   f.maps.Fences,
-		"sessions": f.maps.Sessions,
-		"vips":     f.maps.Vips,
-		"locals":   f.maps.Locals,
+
+		"vrid_budgets": f.maps.VridBudgets,
+		"lease":        f.maps.Lease,
+		"fences":       f.maps.Fences,
+		"sessions":     f.maps.Sessions,
+		"vips":         f.maps.Vips,
+		"locals":       f.maps.Locals,
 	} {
 		path := filepath.Join(p.dir, name)
 		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {

@@ -20,6 +20,7 @@ const (
 	ReasonBadCount             Reason = Reason(rxXvrrpReasonXVRRP_REASON_badCount)
 	ReasonBadLength            Reason = Reason(rxXvrrpReasonXVRRP_REASON_badLength)
 	ReasonRateSource           Reason = Reason(rxXvrrpReasonXVRRP_REASON_rateSource)
+	ReasonRateVRID             Reason = Reason(rxXvrrpReasonXVRRP_REASON_rateVrid)
 	ReasonRateInterface        Reason = Reason(rxXvrrpReasonXVRRP_REASON_rateInterface)
 	ReasonRingFull             Reason = Reason(rxXvrrpReasonXVRRP_REASON_ringFull)
 	ReasonEvent                Reason = Reason(rxXvrrpReasonXVRRP_REASON_event)
@@ -55,6 +56,7 @@ var reasonNames = [rxXvrrpReasonXVRRP_REASON_MAX]string{
 	ReasonBadCount:             "bad_count",
 	ReasonBadLength:            "bad_length",
 	ReasonRateSource:           "rate_source",
+	ReasonRateVRID:             "rate_vrid",
 	ReasonRateInterface:        "rate_interface",
 	ReasonRingFull:             "ring_full",
 	ReasonEvent:                "event",

@@ -44,6 +44,7 @@ type rxXvrrpCounters struct {
 	BadCount             rxXvrrpCount
 	BadLength            rxXvrrpCount
 	RateSource           rxXvrrpCount
+	RateVrid             rxXvrrpCount
 	RateInterface        rxXvrrpCount
 	RingFull             rxXvrrpCount
 	Event                rxXvrrpCount
@@ -127,25 +128,26 @@ const (
 	rxXvrrpReasonXVRRP_REASON_badCount             rxXvrrpReason = 10
 	rxXvrrpReasonXVRRP_REASON_badLength            rxXvrrpReason = 11
 	rxXvrrpReasonXVRRP_REASON_rateSource           rxXvrrpReason = 12
-	rxXvrrpReasonXVRRP_REASON_rateInterface        rxXvrrpReason = 13
-	rxXvrrpReasonXVRRP_REASON_ringFull             rxXvrrpReason = 14
-	rxXvrrpReasonXVRRP_REASON_event                rxXvrrpReason = 15
-	rxXvrrpReasonXVRRP_REASON_vipConflict          rxXvrrpReason = 16
-	rxXvrrpReasonXVRRP_REASON_fencedArp            rxXvrrpReason = 17
-	rxXvrrpReasonXVRRP_REASON_fencedData           rxXvrrpReason = 18
-	rxXvrrpReasonXVRRP_REASON_sbfdReflected        rxXvrrpReason = 19
-	rxXvrrpReasonXVRRP_REASON_sbfdRefused          rxXvrrpReason = 20
-	rxXvrrpReasonXVRRP_REASON_sbfdReply            rxXvrrpReason = 21
-	rxXvrrpReasonXVRRP_REASON_sbfdBadTtl           rxXvrrpReason = 22
-	rxXvrrpReasonXVRRP_REASON_sbfdBadLength        rxXvrrpReason = 23
-	rxXvrrpReasonXVRRP_REASON_sbfdBadVersion       rxXvrrpReason = 24
-	rxXvrrpReasonXVRRP_REASON_sbfdBadFlags         rxXvrrpReason = 25
-	rxXvrrpReasonXVRRP_REASON_sbfdBadMultiplier    rxXvrrpReason = 26
-	rxXvrrpReasonXVRRP_REASON_sbfdBadDiscriminator rxXvrrpReason = 27
-	rxXvrrpReasonXVRRP_REASON_sbfdBadSource        rxXvrrpReason = 28
-	rxXvrrpReasonXVRRP_REASON_sbfdLooped           rxXvrrpReason = 29
-	rxXvrrpReasonXVRRP_REASON_sbfdRate             rxXvrrpReason = 30
-	rxXvrrpReasonXVRRP_REASON_MAX                  rxXvrrpReason = 31
+	rxXvrrpReasonXVRRP_REASON_rateVrid             rxXvrrpReason = 13
+	rxXvrrpReasonXVRRP_REASON_rateInterface        rxXvrrpReason = 14
+	rxXvrrpReasonXVRRP_REASON_ringFull             rxXvrrpReason = 15
+	rxXvrrpReasonXVRRP_REASON_event                rxXvrrpReason = 16
+	rxXvrrpReasonXVRRP_REASON_vipConflict          rxXvrrpReason = 17
+	rxXvrrpReasonXVRRP_REASON_fencedArp            rxXvrrpReason = 18
+	rxXvrrpReasonXVRRP_REASON_fencedData           rxXvrrpReason = 19
+	rxXvrrpReasonXVRRP_REASON_sbfdReflected        rxXvrrpReason = 20
+	rxXvrrpReasonXVRRP_REASON_sbfdRefused          rxXvrrpReason = 21
+	rxXvrrpReasonXVRRP_REASON_sbfdReply            rxXvrrpReason = 22
+	rxXvrrpReasonXVRRP_REASON_sbfdBadTtl           rxXvrrpReason = 23
+	rxXvrrpReasonXVRRP_REASON_sbfdBadLength        rxXvrrpReason = 24
+	rxXvrrpReasonXVRRP_REASON_sbfdBadVersion       rxXvrrpReason = 25
+	rxXvrrpReasonXVRRP_REASON_sbfdBadFlags         rxXvrrpReason = 26
+	rxXvrrpReasonXVRRP_REASON_sbfdBadMultiplier    rxXvrrpReason = 27
+	rxXvrrpReasonXVRRP_REASON_sbfdBadDiscriminator rxXvrrpReason = 28
+	rxXvrrpReasonXVRRP_REASON_sbfdBadSource        rxXvrrpReason = 29
+	rxXvrrpReasonXVRRP_REASON_sbfdLooped           rxXvrrpReason = 30
+	rxXvrrpReasonXVRRP_REASON_sbfdRate             rxXvrrpReason = 31
+	rxXvrrpReasonXVRRP_REASON_MAX                  rxXvrrpReason = 32
 )
 
 type rxXvrrpRouter struct {
@@ -215,6 +217,7 @@ const (
 	rxMapSlots            = "slots"
 	rxMapSources          = "sources"
 	rxMapVips             = "vips"
+	rxMapVridBudgets      = "vrid_budgets"
 	rxProgXvrrpEgress     = "xvrrp_egress"
 	rxProgXvrrpExit       = "xvrrp_exit"
 	rxProgXvrrpTcx        = "xvrrp_tcx"
@@ -222,6 +225,7 @@ const (
 	rxVarRateBudget       = "rate_budget"
 	rxVarRateSbfd         = "rate_sbfd"
 	rxVarRateSource       = "rate_source"
+	rxVarRateVrid         = "rate_vrid"
 	rxVarUnusedBudget     = "unused_budget"
 	rxVarUnusedEvent      = "unused_event"
 	rxVarUnusedReason     = "unused_reason"
@@ -280,18 +284,19 @@ type rxProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type rxMapSpecs struct {
-	Budgets  *ebpf.MapSpec `ebpf:"budgets"`
-	Counters *ebpf.MapSpec `ebpf:"counters"`
-	Events   *ebpf.MapSpec `ebpf:"events"`
-	Fences   *ebpf.MapSpec `ebpf:"fences"`
-	Lease    *ebpf.MapSpec `ebpf:"lease"`
-	Locals   *ebpf.MapSpec `ebpf:"locals"`
-	Routers  *ebpf.MapSpec `ebpf:"routers"`
-	Scratch  *ebpf.MapSpec `ebpf:"scratch"`
-	Sessions *ebpf.MapSpec `ebpf:"sessions"`
-	Slots    *ebpf.MapSpec `ebpf:"slots"`
-	Sources  *ebpf.MapSpec `ebpf:"sources"`
-	Vips     *ebpf.MapSpec `ebpf:"vips"`
+	Budgets     *ebpf.MapSpec `ebpf:"budgets"`
+	Counters    *ebpf.MapSpec `ebpf:"counters"`
+	Events      *ebpf.MapSpec `ebpf:"events"`
+	Fences      *ebpf.MapSpec `ebpf:"fences"`
+	Lease       *ebpf.MapSpec `ebpf:"lease"`
+	Locals      *ebpf.MapSpec `ebpf:"locals"`
+	Routers     *ebpf.MapSpec `ebpf:"routers"`
+	Scratch     *ebpf.MapSpec `ebpf:"scratch"`
+	Sessions    *ebpf.MapSpec `ebpf:"sessions"`
+	Slots       *ebpf.MapSpec `ebpf:"slots"`
+	Sources     *ebpf.MapSpec `ebpf:"sources"`
+	Vips        *ebpf.MapSpec `ebpf:"vips"`
+	VridBudgets *ebpf.MapSpec `ebpf:"vrid_budgets"`
 }
 
 // rxVariableSpecs contains global variables before they are loaded into the kernel.
@@ -301,6 +306,7 @@ type rxVariableSpecs struct {
 	RateBudget       *ebpf.VariableSpec `ebpf:"rate_budget"`
 	RateSbfd         *ebpf.VariableSpec `ebpf:"rate_sbfd"`
 	RateSource       *ebpf.VariableSpec `ebpf:"rate_source"`
+	RateVrid         *ebpf.VariableSpec `ebpf:"rate_vrid"`
 	UnusedBudget     *ebpf.VariableSpec `ebpf:"unused_budget"`
 	UnusedEvent      *ebpf.VariableSpec `ebpf:"unused_event"`
 	UnusedReason     *ebpf.VariableSpec `ebpf:"unused_reason"`
@@ -327,18 +333,19 @@ func (o *rxObjects) Close() error {
 //
 // It can be passed to loadRxObjects or ebpf.CollectionSpec.LoadAndAssign.
 type rxMaps struct {
-	Budgets  *ebpf.Map `ebpf:"budgets"`
-	Counters *ebpf.Map `ebpf:"counters"`
-	Events   *ebpf.Map `ebpf:"events"`
-	Fences   *ebpf.Map `ebpf:"fences"`
-	Lease    *ebpf.Map `ebpf:"lease"`
-	Locals   *ebpf.Map `ebpf:"locals"`
-	Routers  *ebpf.Map `ebpf:"routers"`
-	Scratch  *ebpf.Map `ebpf:"scratch"`
-	Sessions *ebpf.Map `ebpf:"sessions"`
-	Slots    *ebpf.Map `ebpf:"slots"`
-	Sources  *ebpf.Map `ebpf:"sources"`
-	Vips     *ebpf.Map `ebpf:"vips"`
+	Budgets     *ebpf.Map `ebpf:"budgets"`
+	Counters    *ebpf.Map `ebpf:"counters"`
+	Events      *ebpf.Map `ebpf:"events"`
+	Fences      *ebpf.Map `ebpf:"fences"`
+	Lease       *ebpf.Map `ebpf:"lease"`
+	Locals      *ebpf.Map `ebpf:"locals"`
+	Routers     *ebpf.Map `ebpf:"routers"`
+	Scratch     *ebpf.Map `ebpf:"scratch"`
+	Sessions    *ebpf.Map `ebpf:"sessions"`
+	Slots       *ebpf.Map `ebpf:"slots"`
+	Sources     *ebpf.Map `ebpf:"sources"`
+	Vips        *ebpf.Map `ebpf:"vips"`
+	VridBudgets *ebpf.Map `ebpf:"vrid_budgets"`
 }
 
 func (m *rxMaps) Close() error {
@@ -355,6 +362,7 @@ func (m *rxMaps) Close() error {
 		m.Slots,
 		m.Sources,
 		m.Vips,
+		m.VridBudgets,
 	)
 }
 
@@ -365,6 +373,7 @@ type rxVariables struct {
 	RateBudget       *ebpf.Variable `ebpf:"rate_budget"`
 	RateSbfd         *ebpf.Variable `ebpf:"rate_sbfd"`
 	RateSource       *ebpf.Variable `ebpf:"rate_source"`
+	RateVrid         *ebpf.Variable `ebpf:"rate_vrid"`
 	UnusedBudget     *ebpf.Variable `ebpf:"unused_budget"`
 	UnusedEvent      *ebpf.Variable `ebpf:"unused_event"`
 	UnusedReason     *ebpf.Variable `ebpf:"unused_reason"`

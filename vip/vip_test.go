@@ -255,3 +255,33 @@ func TestLeftoverWithAnotherPrefix(t *testing.T) {
 	require.NoError(t, err)
 	assert.Empty(t, found)
 }
+
+// An ARP probe claims nothing: nobody learns an address from it.
+func TestProbeFrame(t *testing.T) {
+	mac := net.HardwareAddr{2, 0, 0, 0, 0, 4}
+	b := appendProbe(nil, mac, netip.MustParseAddr("10.0.0.1"))
+	assert.Equal(t, []byte{
+		255, 255, 255, 255, 255, 255, 2, 0, 0, 0, 0, 4, 8, 6,
+		0, 1, 8, 0, 6, 4, 0, 1, 2, 0, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 10, 0, 0, 1,
+	}, b)
+}
+
+// Every owned address is asked for in turn, and no other.
+func TestOwnedAddressesAreAskedFor(t *testing.T) {
+	sock := &packetSocket{fd: -1} // nothing leaves
+	h := &Host{now: func() int64 { return 0 }, queue: make(chan *Set, 8), sock: sock}
+	for id, owns := range []bool{true, false, true} {
+		s := &Set{id: id, groups: []frameGroup{{ifindex: 1, probes: make([][]byte, 7)}}}
+		for n := range s.groups[0].probes {
+			s.groups[0].probes[n] = []byte{byte(id), byte(n)}
+		}
+		if owns {
+			s.epoch.Store(1)
+		}
+		h.Register(s)
+	}
+	for range 14 {
+		h.ask()
+	}
+	assert.Equal(t, uint64(14), h.Dropped.Load(), "fourteen addresses, each once")
+}

@@ -5,7 +5,6 @@ package packet
 import (
 	"encoding/binary"
 	"errors"
-	"net"
 	"net/netip"
 	"time"
 )
@@ -98,7 +97,7 @@ func micros(b []byte) time.Duration {
 
 // BFDFrame is what carries a BFD packet: Ethernet, IPv4 without options, UDP.
 type BFDFrame struct {
-	SrcMAC, DstMAC   net.HardwareAddr
+	SrcMAC, DstMAC   [6]byte
 	Src, Dst         netip.Addr
 	SrcPort, DstPort uint16
 	TTL              uint8
@@ -106,8 +105,8 @@ type BFDFrame struct {
 
 // AppendBFDFrame encodes the whole frame, with its checksums.
 func AppendBFDFrame(b []byte, f *BFDFrame, m *BFD) []byte {
-	b = append(b, f.DstMAC...)
-	b = append(b, f.SrcMAC...)
+	b = append(b, f.DstMAC[:]...)
+	b = append(b, f.SrcMAC[:]...)
 	b = binary.BigEndian.AppendUint16(b, etherIPv4)
 	ip := len(b)
 	b = append(b, 4<<4|ipv4Len/4, TOS)

@@ -3,7 +3,6 @@
 package packet_test
 
 import (
-	"net"
 	"net/netip"
 	"testing"
 	"time"
@@ -61,7 +60,7 @@ func TestBadBFD(t *testing.T) {
 func TestBFDFrame(t *testing.T) {
 	m := probe()
 	b := packet.AppendBFDFrame(nil, &packet.BFDFrame{
-		SrcMAC: net.HardwareAddr{2, 0, 0, 0, 0, 8}, DstMAC: net.HardwareAddr{2, 0, 0, 0, 0, 4},
+		SrcMAC: [6]byte{2, 0, 0, 0, 0, 8}, DstMAC: [6]byte{2, 0, 0, 0, 0, 4},
 		Src: netip.MustParseAddr("192.168.1.8"), Dst: netip.MustParseAddr("192.168.1.4"),
 		SrcPort: 50000, DstPort: packet.SBFDPort, TTL: packet.BFDTTL,
 	}, &m)

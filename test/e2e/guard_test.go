@@ -5,6 +5,11 @@ package e2e
 import (
 	"encoding/json"
 	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -359,4 +364,110 @@ func TestTsharkUnderstands(t *testing.T) {
 	}
 	assert.Equal(t, 400, probes)
 	assert.Contains(t, s.backup.Run("tshark", "-r", pcap, "-Y", "udp.srcport==7784"), "192.168.1.4", "answers are among them")
+}
+
+// A backup that sleeps for as long as it likes does not wake as a master while
+// adverts came.
+func TestStalledBackupStays(t *testing.T) {
+	s := newSite(t)
+	s.master.XVRRPD(s.File("m.conf", fastAdverts(200)))
+	s.becomes(t, s.master, 0, "MASTER")
+	backup := s.backup.XVRRPD(s.File("b.conf", fastAdverts(100)))
+	s.Eventually("it follows", 10*time.Second, func() bool { return ask(t, s.backup).Instances[0].Arrival.Count > 10 })
+	before := transitions(t, s.backup)
+	for range 5 {
+		backup.Signal(unix.SIGSTOP)
+		n := len(s.wire.Adverts(ka1))
+		s.Eventually("many adverts are missed", 10*time.Second, func() bool { return len(s.wire.Adverts(ka1)) > n+60 })
+		backup.Signal(unix.SIGCONT)
+		n = len(s.wire.Adverts(ka1))
+		s.Eventually("it goes on", 10*time.Second, func() bool { return len(s.wire.Adverts(ka1)) > n+10 })
+	}
+	assert.Equal(t, before, transitions(t, s.backup))
+	assert.Empty(t, s.wire.Adverts(ka2))
+}
+
+// Real time and locked memory without any keyword, and what keywords change.
+func TestProcess(t *testing.T) {
+	for _, tc := range []struct {
+		name, lines string
+		realtime    int // priority of one thread, and of no other
+		locked      bool
+		nice, cpus  string
+	}{
+		{"defaults", "", 60, true, "0", ""},
+		{"off", "vrrp_rt_priority 0\nvrrp_no_swap off", 0, false, "0", ""},
+		{"keywords", "vrrp_rt_priority 70\nvrrp_priority 5\nvrrp_cpu_affinity 1\nvrrp_no_swap", 70, true, "5", "1"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			s := newSite(t)
+			p := s.master.XVRRPD(s.File("m.conf", "global_defs {\n"+tc.lines+"\n}\n"+v3(200, "")))
+			s.becomes(t, s.master, 0, "MASTER")
+			tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*", p.PID()))
+			require.NoError(t, err)
+			var realtime []int
+			for _, task := range tasks {
+				// Behind the name come the fields from the third on: nice is
+				// the 19th, rt_priority the 40th.
+				text, err := os.ReadFile(task + "/stat")
+				require.NoError(t, err)
+				f := strings.Fields(string(text[strings.LastIndexByte(string(text), ')')+1:]))
+				priority, err := strconv.Atoi(f[40-3])
+				require.NoError(t, err)
+				if priority == 0 {
+					assert.Equal(t, tc.nice, f[19-3])
+					continue
+				}
+				realtime = append(realtime, priority)
+				if tc.cpus != "" {
+					status, err := os.ReadFile(task + "/status")
+					require.NoError(t, err)
+					assert.Regexp(t, `Cpus_allowed_list:\s`+tc.cpus+"\n", string(status))
+				}
+			}
+			if tc.realtime == 0 {
+				assert.Empty(t, realtime)
+			} else {
+				assert.Equal(t, []int{tc.realtime}, realtime)
+			}
+			status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.PID()))
+			require.NoError(t, err)
+			assert.Equal(t, tc.locked, !regexp.MustCompile(`VmLck:\s+0 kB`).Match(status))
+			limits, err := os.ReadFile(fmt.Sprintf("/proc/%d/limits", p.PID()))
+			require.NoError(t, err)
+			if tc.realtime > 0 {
+				assert.Regexp(t, `Max realtime timeout\s+unlimited`, string(limits))
+			}
+		})
+	}
+}
+
+// systemd is told that the daemon runs, and that it lives for as long as its
+// loop goes round.
+func TestWatchdog(t *testing.T) {
+	s := newSite(t)
+	path := filepath.Join(s.Dir, "notify")
+	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+	require.NoError(t, err)
+	defer conn.Close()
+	hear := func(limit time.Duration) string {
+		b := make([]byte, 256)
+		_ = conn.SetReadDeadline(time.Now().Add(limit))
+		n, err := conn.Read(b)
+		if err != nil {
+			return err.Error()
+		}
+		return string(b[:n])
+	}
+	p := s.master.XVRRPDWith([]string{"env", "NOTIFY_SOCKET=" + path, "WATCHDOG_USEC=1200000"}, s.File("m.conf", v3(200, "")))
+	assert.Equal(t, "READY=1", hear(5*time.Second))
+	assert.Equal(t, "WATCHDOG=1", hear(5*time.Second))
+	assert.Equal(t, "WATCHDOG=1", hear(5*time.Second))
+	p.Signal(unix.SIGSTOP)
+	for said := "WATCHDOG=1"; said == "WATCHDOG=1"; {
+		said = hear(time.Second) // what was on its way
+	}
+	assert.Contains(t, hear(time.Second), "timeout")
+	p.Signal(unix.SIGCONT)
+	assert.Equal(t, "WATCHDOG=1", hear(5*time.Second))
 }

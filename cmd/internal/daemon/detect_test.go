@@ -135,3 +135,16 @@ func BenchmarkTurnProbes(b *testing.B) {
 		l.answered(guard, plane, 1)
 	}
 }
+
+// A flood that fills the ring does not keep our own adverts waiting.
+func TestAdvertsLeaveWhileTheRingIsDrained(t *testing.T) {
+	l, i, plane := newTestLoop(t, 255)
+	for range 4 * drainSlice {
+		plane.events = append(plane.events, advert(1, int64(l.now)))
+	}
+	sent := i.shared.sent.Load()
+	i.deadline, l.next = l.now, l.now // it is due, and the clock has moved on
+	l.drain()
+	assert.Greater(t, i.shared.sent.Load(), sent)
+	assert.Greater(t, i.deadline, l.now)
+}

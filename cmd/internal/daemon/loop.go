@@ -86,6 +86,7 @@ type loop struct {
 	next      control.Instant // earliest deadline of an instance
 	probeNext control.Instant // earliest deadline of a session
 	planned   control.Instant // when the timer was to wake the loop
+	drained   int             // events so far, to look at the clock now and then
 	actions   [16]control.Action
 	orders    []order
 	advert    packet.Advert
@@ -291,8 +292,35 @@ func (l *loop) linkNews(ev linkEvent) {
 	}
 }
 
-// receive judges one event of the ring.
+// A full ring takes tens of milliseconds to drain. Our own adverts are not
+// kept waiting for that: there is a look at the clock every drainSlice events.
+// A backup's deadline, though, is judged only when nothing waits.
+const drainSlice = 32
+
+// receive takes one event of the ring.
 func (l *loop) receive(e *loader.Event) {
+	l.judgeEvent(e)
+	if l.drained++; l.drained%drainSlice != 0 {
+		return
+	}
+	now := control.Instant(clock.Now())
+	if now < l.next {
+		return
+	}
+	l.now = max(l.now, now)
+	for _, i := range l.insts {
+		if i.armed && i.router.State() == control.Master {
+			l.judgeMaster(i)
+		}
+	}
+	for _, f := range l.ifaces {
+		l.flush(f)
+	}
+	l.next = l.earliest()
+}
+
+// judgeEvent judges one event.
+func (l *loop) judgeEvent(e *loader.Event) {
 	if len(e.Payload) < 2 {
 		return
 	}
@@ -511,15 +539,21 @@ func (l *loop) finish() {
 
 const never = control.Instant(1<<63 - 1)
 
+// earliest returns the earliest deadline of an instance.
+func (l *loop) earliest() control.Instant {
+	next := never
+	for _, i := range l.insts {
+		if i.armed && i.deadline < next {
+			next = i.deadline
+		}
+	}
+	return next
+}
+
 // arm sets the timer. The loop wakes often enough to renew its lease, whatever
 // it has to do.
 func (l *loop) arm() {
-	l.next = never
-	for _, i := range l.insts {
-		if i.armed && i.deadline < l.next {
-			l.next = i.deadline
-		}
-	}
+	l.next = l.earliest()
 	l.probeNext = l.probeDeadline()
 	l.planned = min(l.next, l.probeNext, l.now.Add(min(l.lease/4, longestSleep)))
 	spec := unix.ItimerSpec{Value: unix.NsecToTimespec(max(1, int64(l.planned)))}

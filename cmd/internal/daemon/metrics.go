@@ -57,6 +57,8 @@ var (
 	descLease        = desc("lease_held", "1 while the event loop keeps its promise to the kernel.", "interface")
 	descReflector    = desc("fast_detect_reflector", "1 for what peers are answered, 0 for the others.", "interface", "state")
 	descSession      = desc("fast_detect_session", "1 for the state of the session, 0 for the others.", "interface", "peer", "mode", "state")
+	descSessionInfo  = desc("fast_detect_session_info", "Discriminators of the session, and the diagnostic of its last change.", "interface", "peer", "mode", "local_discriminator", "remote_discriminator", "diag")
+	descSessionsFull = desc("fast_detect_sessions_full_total", "Masters that could not be probed because the interface has too many sessions.")
 	descProbes       = desc("fast_detect_probes_total", "Probes sent.", "interface", "peer", "mode")
 	descReplies      = desc("fast_detect_replies", "Probes answered since the session was opened.", "interface", "peer", "mode")
 	descVerdicts     = desc("fast_detect_verdicts_total", "Changes of a session.", "interface", "peer", "mode", "verdict")
@@ -70,7 +72,7 @@ func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 		descZeroSent, descZeroReceived, descRejected, descForms, descJitter, descLargestGap,
 		descFrames, descMode, descSendErrors, descAnnounced, descUnannounced, descWakeups,
 		descHandled, descJudged, descLost, descWakeLate, descStalls, descFence, descAlarm, descAlarms,
-		descLease, descReflector, descSession, descProbes, descReplies, descVerdicts,
+		descLease, descReflector, descSession, descSessionInfo, descSessionsFull, descProbes, descReplies, descVerdicts,
 	} {
 		ch <- d
 	}
@@ -100,6 +102,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	ch <- stats.judged.metric(descJudged)
 	ch <- stats.late.metric(descWakeLate)
 	count(descStalls, stats.stalls.Load())
+	count(descSessionsFull, stats.sessionsFull.Load())
 }
 
 type emitGauge func(*prometheus.Desc, float64, ...string)
@@ -157,6 +160,7 @@ func (f *iface) collectGuard(gauge emitGauge, count emitCount) {
 		for _, state := range []control.SessionState{control.SessionAdminDown, control.SessionDown, control.SessionUp} {
 			gauge(descSession, truth(state.String() == s.State), with(state.String())...)
 		}
+		gauge(descSessionInfo, 1, append(with(strconv.FormatUint(uint64(s.LocalDiscr), 10)), strconv.FormatUint(uint64(s.RemoteDiscr), 10), s.Diag)...)
 		count(descProbes, s.Sent, labels...)
 		gauge(descReplies, float64(s.Replies), labels...)
 		for v, n := range s.Verdicts {

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"net"
 	"net/netip"
 	"unsafe"
 
@@ -92,7 +91,7 @@ type ProbeSpec struct {
 // room that they had before.
 func (p *Prober) Frames(frames *[control.ProbePorts][]byte, s *ProbeSpec) {
 	f := packet.BFDFrame{
-		SrcMAC: net.HardwareAddr(s.SrcMAC[:]), DstMAC: net.HardwareAddr(s.DstMAC[:]),
+		SrcMAC: s.SrcMAC, DstMAC: s.DstMAC,
 		Src: s.Src, Dst: s.Peer, DstPort: packet.SBFDPort, TTL: packet.BFDTTL,
 	}
 	if s.Echo {

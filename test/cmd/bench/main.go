@@ -189,7 +189,9 @@ func (b *bench) site() *site {
 	return s
 }
 
-func conf(priority, instances int) string {
+func conf(priority, instances int) string { return confAt(realtime, priority, instances) }
+
+func confAt(realtime, priority, instances int) string {
 	var s strings.Builder
 	fmt.Fprintf(&s, "global_defs {\nrouter_id bench\nvrrp_version 3\nvrrp_rt_priority %d\nvrrp_rlimit_rttime 10000000\nvrrp_garp_master_delay 0\n}\n", realtime)
 	for i := range instances {

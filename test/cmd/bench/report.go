@@ -136,6 +136,9 @@ func faultBars(r *result, bar func(what string, bound, measured float64, unit st
 	for _, f := range r.Floods {
 		bar("flood, "+f.Kind+": transitions", 0, float64(f.Transitions), "")
 		bar("flood, "+f.Kind+": largest advert gap", 1.5, f.GapMax, "intervals")
+		if f.Kind == floodUnknown || f.Kind == floodTTL {
+			bar("flood, "+f.Kind+": CPU above that before", 5, f.CPU-f.CPUIdle, "%")
+		}
 	}
 	if s := r.Soak; s != nil {
 		bar("idle soak: false failovers", 0, float64(s.FalseFailovers), "")

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/xvrrp/xvrrp/control/config"
 	"github.com/xvrrp/xvrrp/control/packet/packettest"
 	"github.com/xvrrp/xvrrp/test/lab"
 )
@@ -59,12 +60,14 @@ type starvation struct {
 func (b *bench) starve(r *result, length time.Duration) {
 	x, k := b.site(), b.site()
 	defer b.end()
-	x.start("xvrrp", x.master, masterPriority, 1)
+	// Above the hogs, as xvrrp is by default.
+	const above = config.DefaultRTPriority
+	x.master.XVRRPD(x.File("m.conf", confAt(above, masterPriority, 1)))
 	x.steady(masterAddr, 10)
-	x.start("xvrrp", x.backup, backupPriority, 1)
-	k.start("keepalived", k.master, masterPriority, 1)
+	x.backup.XVRRPD(x.File("b.conf", confAt(above, backupPriority, 1)))
+	k.master.Keepalived(k.File("m.conf", confAt(above, masterPriority, 1)))
 	k.steady(masterAddr, 10)
-	ka := k.start("keepalived", k.backup, backupPriority, 1)
+	ka := k.backup.Keepalived(k.File("b.conf", confAt(above, backupPriority, 1)))
 	x.steady(masterAddr, 100)
 	k.steady(masterAddr, 100)
 	entered := strings.Count(ka.Output(), "Entering MASTER STATE")
@@ -106,6 +109,12 @@ func hog(d time.Duration, n int, prefix ...string) {
 	}
 }
 
+// What the program drops by itself, but for a trickle.
+const (
+	floodUnknown = "unknown VRIDs"
+	floodTTL     = "our VRID, TTL 64"
+)
+
 // flooded is one row of the flood matrix.
 type flooded struct {
 	Kind        string
@@ -122,8 +131,8 @@ func (b *bench) floods(r *result, length time.Duration) {
 		kind  string
 		flood lab.Flood
 	}{
-		{"unknown VRIDs", lab.Flood{Frames: 190, Change: func(n int, s *packettest.Spec) { s.Advert.VRID = uint8(60 + n%190) }}},
-		{"our VRID, TTL 64", lab.Flood{Change: func(_ int, s *packettest.Spec) { s.TTL = 64 }}},
+		{floodUnknown, lab.Flood{Frames: 190, Change: func(n int, s *packettest.Spec) { s.Advert.VRID = uint8(60 + n%190) }}},
+		{floodTTL, lab.Flood{Change: func(_ int, s *packettest.Spec) { s.TTL = 64 }}},
 		{"wrong checksum", lab.Flood{Change: func(_ int, s *packettest.Spec) {
 			s.Mutate = func(b []byte, _, p int) []byte { b[p+6] ^= 1; return b }
 		}}},
