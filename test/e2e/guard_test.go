@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -390,14 +389,14 @@ func TestStalledBackupStays(t *testing.T) {
 // Real time and locked memory without any keyword, and what keywords change.
 func TestProcess(t *testing.T) {
 	for _, tc := range []struct {
-		name, lines string
-		realtime    int // priority of one thread, and of no other
-		locked      bool
-		nice, cpus  string
+		name, lines  string
+		loop, others string // policy and priority
+		locked       bool
+		nice, cpus   string
 	}{
-		{"defaults", "", 60, true, "0", ""},
-		{"off", "vrrp_rt_priority 0\nvrrp_no_swap off", 0, false, "0", ""},
-		{"keywords", "vrrp_rt_priority 70\nvrrp_priority 5\nvrrp_cpu_affinity 1\nvrrp_no_swap", 70, true, "5", "1"},
+		{"defaults", "", "deadline 0", "rr 59", true, "0", ""},
+		{"off", "vrrp_rt_priority 0\nvrrp_no_swap off\nvrrp_priority 5", "other 0", "other 0", false, "5", ""},
+		{"keywords", "vrrp_rt_priority 70\nvrrp_cpu_affinity 1\nvrrp_no_swap", "rr 70", "rr 69", true, "0", "1"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			s := newSite(t)
@@ -405,37 +404,33 @@ func TestProcess(t *testing.T) {
 			s.becomes(t, s.master, 0, "MASTER")
 			tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*", p.PID()))
 			require.NoError(t, err)
-			var realtime []int
+			seen := map[string]int{}
 			for _, task := range tasks {
 				// Behind the name come the fields from the third on: nice is
-				// the 19th, rt_priority the 40th.
+				// the 19th, rt_priority the 40th, policy the 41st.
 				text, err := os.ReadFile(task + "/stat")
 				require.NoError(t, err)
 				f := strings.Fields(string(text[strings.LastIndexByte(string(text), ')')+1:]))
-				priority, err := strconv.Atoi(f[40-3])
-				require.NoError(t, err)
-				if priority == 0 {
-					assert.Equal(t, tc.nice, f[19-3])
-					continue
-				}
-				realtime = append(realtime, priority)
-				if tc.cpus != "" {
+				how := map[string]string{"0": "other", "2": "rr", "6": "deadline"}[f[41-3]] + " " + f[40-3]
+				seen[how]++
+				assert.Equal(t, tc.nice, f[19-3])
+				if tc.cpus != "" && how == tc.loop {
 					status, err := os.ReadFile(task + "/status")
 					require.NoError(t, err)
 					assert.Regexp(t, `Cpus_allowed_list:\s`+tc.cpus+"\n", string(status))
 				}
 			}
-			if tc.realtime == 0 {
-				assert.Empty(t, realtime)
-			} else {
-				assert.Equal(t, []int{tc.realtime}, realtime)
+			want := map[string]int{tc.others: len(tasks)}
+			if tc.loop != tc.others {
+				want = map[string]int{tc.loop: 1, tc.others: len(tasks) - 1}
 			}
+			assert.Equal(t, want, seen)
 			status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.PID()))
 			require.NoError(t, err)
 			assert.Equal(t, tc.locked, !regexp.MustCompile(`VmLck:\s+0 kB`).Match(status))
 			limits, err := os.ReadFile(fmt.Sprintf("/proc/%d/limits", p.PID()))
 			require.NoError(t, err)
-			if tc.realtime > 0 {
+			if tc.loop != "other 0" {
 				assert.Regexp(t, `Max realtime timeout\s+unlimited`, string(limits))
 			}
 		})

@@ -395,8 +395,8 @@ func (d *Daemon) newInstance(h *host, f *iface, cfg *config.Instance) (*instance
 // Run works until ctx ends and then leaves: priority 0, service until a
 // successor is there, addresses removed, the program detached. ready is called once the routers run.
 func (d *Daemon) Run(ctx context.Context, ready func()) error {
-	process := &d.opts.Config.Process
-	if err := prepareProcess(process, d.log); err != nil {
+	how, err := prepareProcess(&d.opts.Config.Process, d.log)
+	if err != nil {
 		return errors.Join(err, d.close())
 	}
 	work, stopWork := context.WithCancel(context.WithoutCancel(ctx))
@@ -416,8 +416,7 @@ func (d *Daemon) Run(ctx context.Context, ready func()) error {
 	go func() { published <- d.publish(publishing) }()
 
 	stopped := make(chan error, 1)
-	go func() { stopped <- d.loop.run(process, ready) }()
-	var err error
+	go func() { stopped <- d.loop.run(how, ready) }()
 	select {
 	case <-ctx.Done():
 		err = d.stopLoop(stopped)

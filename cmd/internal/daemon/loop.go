@@ -15,7 +15,6 @@ import (
 
 	"github.com/xvrrp/xvrrp/cmd/internal/clock"
 	"github.com/xvrrp/xvrrp/control"
-	"github.com/xvrrp/xvrrp/control/config"
 	"github.com/xvrrp/xvrrp/control/packet"
 	"github.com/xvrrp/xvrrp/loader"
 	"github.com/xvrrp/xvrrp/vip"
@@ -172,10 +171,10 @@ func (l *loop) link(ctx context.Context, ev linkEvent) {
 // run starts every router, calls ready and works until stop is set, then stops
 // them in order: priority 0, service until a successor is there, addresses
 // released.
-func (l *loop) run(p *config.Process, ready func()) error {
+func (l *loop) run(how *schedule, ready func()) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	if err := prepareThread(p); err != nil {
+	if err := how.apply(); err != nil {
 		return err
 	}
 	l.now = control.Instant(clock.Now())

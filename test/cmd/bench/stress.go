@@ -60,11 +60,14 @@ type starvation struct {
 func (b *bench) starve(r *result, length time.Duration) {
 	x, k := b.site(), b.site()
 	defer b.end()
-	// Above the hogs, as xvrrp is by default.
+	// xvrrp as it is without a keyword; keepalived above the hogs.
 	const above = config.DefaultRTPriority
-	x.master.XVRRPD(x.File("m.conf", confAt(above, masterPriority, 1)))
+	plain := func(priority int) string {
+		return strings.ReplaceAll(confAt(above, priority, 1), fmt.Sprintf("vrrp_rt_priority %d\n", above), "")
+	}
+	x.master.XVRRPD(x.File("m.conf", plain(masterPriority)))
 	x.steady(masterAddr, 10)
-	x.backup.XVRRPD(x.File("b.conf", confAt(above, backupPriority, 1)))
+	x.backup.XVRRPD(x.File("b.conf", plain(backupPriority)))
 	k.master.Keepalived(k.File("m.conf", confAt(above, masterPriority, 1)))
 	k.steady(masterAddr, 10)
 	ka := k.backup.Keepalived(k.File("b.conf", confAt(above, backupPriority, 1)))
