@@ -197,11 +197,25 @@ func (l *loop) run(how *schedule, ready func()) error {
 		if stopping && l.stopped() {
 			return nil
 		}
-		if _, err := unix.EpollWait(l.epoll, events, -1); err != nil && !errors.Is(err, unix.EINTR) {
-			return fmt.Errorf("wait for events: %w", err)
+		if err := l.wait(events); err != nil {
+			return err
 		}
 		l.turn()
 	}
+}
+
+// wait sleeps until there is something to do. It is a raw system call, so that
+// the runtime does not take the processor (its P) away meanwhile: to get one
+// back the loop would need a lock that a starved thread may hold. When the
+// runtime wants the thread to stop, to collect garbage, its signal ends the
+// wait.
+func (l *loop) wait(events []unix.EpollEvent) error {
+	_, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(l.epoll), uintptr(unsafe.Pointer(&events[0])),
+		uintptr(len(events)), ^uintptr(0), 0, 0)
+	if errno != 0 && errno != unix.EINTR {
+		return fmt.Errorf("wait for events: %w", errno)
+	}
+	return nil
 }
 
 func (l *loop) stopped() bool {
