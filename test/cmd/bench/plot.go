@@ -26,7 +26,7 @@ func survival(title, axis string, series map[string][]sample) (*plot.Plot, error
 	p.Title.Text, p.X.Label.Text, p.Y.Label.Text = title, axis, "share of trials above"
 	p.X.Scale, p.X.Tick.Marker = plot.LogScale{}, plot.LogTicks{Prec: -1}
 	p.Y.Min, p.Y.Max = 0, 1
-	p.Legend.Top = true
+	p.Legend.Left = true
 	p.Add(plotter.NewGrid())
 	for _, name := range append(slices.Clone(everybody), "nothing wrong") {
 		v := slices.Sorted(slices.Values(series[name]))
