@@ -288,7 +288,9 @@ func TestBpftool(t *testing.T) {
 	assert.Contains(t, s.backup.Run("bpftool", "prog", "show", "pinned", pinned(s.backup, "prog")), "name xvrrp_xdp")
 	assert.Regexp(t, `ens33\(\d+\) driver id \d+`, s.backup.Run("bpftool", "net"))
 	for pin, fields := range map[string][]string{
-		"counters": {`"steady"`, `"rate_source"`, `"pass"`, `"drop"`},
+		"counters": {`"steady"`, `"rate_source"`, `"fenced_arp"`, `"sbfd_reflected"`, `"pass"`, `"drop"`},
+		"lease":    {`"until_ns"`, `"ended_ns"`, `"fence_until_ns"`, `"tgid"`, `"masters"`},
+		"sessions": {`"local"`, `"remote"`, `"replies"`, `"state"`, `"diag"`},
 	} {
 		dump := s.backup.Run("bpftool", "map", "dump", "pinned", pinned(s.backup, pin))
 		for _, f := range fields {
@@ -298,6 +300,10 @@ func TestBpftool(t *testing.T) {
 	slot := s.backup.Run("bpftool", "map", "lookup", "pinned", pinned(s.backup, "slots"), "key", "51", "0", "0", "0")
 	for _, f := range []string{`"last_ns"`, `"mean_gap_ns"`, `"jitter_ns"`, `"largest_gap_ns"`, `"gap_log2"`, `"arrivals"`} {
 		assert.Contains(t, slot, f)
+	}
+	fence := s.backup.Run("bpftool", "map", "lookup", "pinned", pinned(s.backup, "fences"), "key", "51", "0", "0", "0")
+	for _, f := range []string{`"first_ns"`, `"last_ns"`, `"hold_ns"`, `"seen"`, `"src"`, `"mac"`} {
+		assert.Contains(t, fence, f)
 	}
 	router := s.backup.Run("bpftool", "map", "lookup", "pinned", pinned(s.backup, "routers"), "key", "51", "0", "0", "0")
 	assert.Contains(t, router, `"template"`)
