@@ -256,16 +256,11 @@ func (r *Router) peerDown(now Instant, ev Event, out []Action) []Action {
 	return r.becomeMaster(now, ReasonFastDetect, out)
 }
 
-// Slept says whether a master that is late by gap may have been replaced: its
-// last advert was due an interval before that.
-func (r *Router) Slept(gap time.Duration) bool {
-	return gap+r.cfg.Interval > time.Duration(r.cfg.DownAdverts)*r.cfg.Interval
-}
-
-// stall prepares a master for what it missed. A backup needs nothing: the
+// stall prepares a master for what it missed, if it may have been replaced: its
+// last advert was due an interval before the gap. A backup needs nothing: the
 // kernel's stamps say what arrived while it slept.
 func (r *Router) stall(now Instant, gap time.Duration) {
-	if r.state != Master || r.leaving || !r.Slept(gap) {
+	if r.state != Master || r.leaving || gap <= time.Duration(r.cfg.DownAdverts-1)*r.cfg.Interval {
 		return
 	}
 	r.stalled = true
@@ -382,7 +377,7 @@ func (r *Router) becomeMaster(now Instant, why Reason, out []Action) []Action {
 	// The advert goes first: it silences other backups while the addresses
 	// are being added. RFC 9568 section 6.4.2.
 	adverts, silent := 1, r.master
-	if silent.IsValid() && why != ReasonOwner {
+	if silent.IsValid() {
 		adverts = takeoverAdverts
 	}
 	for range adverts {

@@ -99,6 +99,9 @@ func (f *Filter) run(tb testing.TB, frame []byte) (verdict, reason string, out [
 
 const udpAt = 14 + 20
 
+// prioritized adds a tag that has a priority, and no VLAN.
+func prioritized(b []byte) []byte { return slices.Insert(b, 12, 0x81, 0, 0x60, 0) }
+
 func tagged(b []byte) []byte { return slices.Insert(b, 12, 0x81, 0, 0, 7) }
 
 func set(at int, v ...byte) func([]byte) []byte {
@@ -139,6 +142,7 @@ func TestReflector(t *testing.T) {
 		{"from our own MAC", func(p *probe) { p.frame.SrcMAC = [6]byte(reflectorMAC) }, "sbfd_looped drop"},
 		{"IP options", func(p *probe) { p.mutate = set(14, 0x46) }, "not_vrrp pass"},
 		{"fragment", func(p *probe) { p.mutate = set(14+6, 0x20) }, "not_vrrp pass"},
+		{"with a priority tag", func(p *probe) { p.mutate = prioritized }, "sbfd_reflected pass"},
 		{"of another VLAN", func(p *probe) { p.mutate = tagged }, "not_vrrp pass"},
 		{"short, from the same port to another service", func(p *probe) {
 			p.frame.SrcPort, p.frame.DstPort = packet.SBFDPort, 5353
@@ -177,7 +181,10 @@ func assertAnswer(t *testing.T, p probe, in, out []byte, state, diag uint8) {
 	if p.bfd.Flags&packet.BFDPoll != 0 {
 		want.bfd.Flags = packet.BFDFinal
 	}
-	if in[udpAt+6] == 0 && in[udpAt+7] == 0 {
+	switch {
+	case in[12] == 0x81:
+		want.mutate = prioritized
+	case in[udpAt+6] == 0 && in[udpAt+7] == 0:
 		want.mutate = set(udpAt+6, 0, 0)
 	}
 	assert.Equal(t, want.build(), out, "with checksums as if it had been made anew")
@@ -574,6 +581,8 @@ func FuzzReflector(f *testing.F) {
 	p = goodProbe()
 	p.mutate = tagged
 	f.Add(p.build())
+	p.mutate = prioritized
+	f.Add(p.build())
 	filter := guarded(f, ModeNative)
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if len(b) < 14 || len(b) > 3000 {
@@ -599,6 +608,16 @@ func FuzzReflector(f *testing.F) {
 // if it is not for the reflector.
 func modelReflector(b []byte) string {
 	at, ethertype := 14, 12
+	for range 2 { // a tag with VLAN 0 is a priority on an untagged frame
+		tag := string(b[ethertype : ethertype+2])
+		if tag != "\x81\x00" && tag != "\x88\xa8" || len(b) < at+4 {
+			break
+		}
+		if b[at]&0x0f != 0 || b[at+1] != 0 {
+			return ""
+		}
+		ethertype, at = at+2, at+4
+	}
 	if len(b) < at+28 || b[ethertype] != 8 || b[ethertype+1] != 0 {
 		return ""
 	}

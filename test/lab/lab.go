@@ -8,6 +8,7 @@ package lab
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -408,19 +409,11 @@ func (n *Node) Netns() string { return "/run/netns/" + n.ns }
 // Inject sends a raw frame from one of the node's interfaces.
 func (n *Node) Inject(dev string, frame []byte) {
 	n.lab.tb.Helper()
-	fd, err := n.socketIn(func() (int, error) {
-		index, err := ifindex(dev)
-		if err != nil {
-			return -1, err
-		}
-		fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
-		if err != nil {
-			return -1, err
-		}
-		return fd, unix.Sendto(fd, frame, 0, &unix.SockaddrLinklayer{Ifindex: index})
-	})
+	fd, err := n.rawSocket(dev)
+	if err == nil {
+		err = errors.Join(unix.Send(fd, frame, 0), unix.Close(fd))
+	}
 	if err != nil {
 		n.lab.tb.Fatalf("inject a frame from %s: %v", n.Name, err)
 	}
-	_ = unix.Close(fd)
 }

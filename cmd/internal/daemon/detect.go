@@ -172,7 +172,13 @@ func (d *detector) find(peer netip.Addr, echo bool) *session {
 		}
 	}
 	if closed != nil {
+		// What it knew and counted was about another peer.
 		closed.Session = control.Session{}
+		closed.shared.sent.Store(0)
+		closed.shared.unsent.Store(0)
+		for v := range closed.shared.verdicts {
+			closed.shared.verdicts[v].Store(0)
+		}
 	}
 	return closed
 }

@@ -31,22 +31,20 @@ func again(ctx context.Context, follow func(context.Context) error) error {
 	}
 }
 
-func (d *Daemon) followLinks(ctx context.Context) error {
-	updates := make(chan netlink.LinkUpdate, 256)
-	broken := make(chan error, 1)
-	done := make(chan struct{})
+// follow hands the updates of a subscription to each until it ends, or until
+// the kernel could not deliver everything, which is said in lost.
+func follow[T any](ctx context.Context, subscribe func(chan<- T, <-chan struct{}, func(error)) error,
+	each func(T), lost func(error)) error {
+	updates, done, broken := make(chan T, 256), make(chan struct{}), make(chan error, 1)
 	defer close(done)
-	err := netlink.LinkSubscribeWithOptions(updates, done, netlink.LinkSubscribeOptions{
-		ListExisting: true,
-		ErrorCallback: func(err error) {
-			select {
-			case broken <- err:
-			default:
-			}
-		},
+	err := subscribe(updates, done, func(err error) {
+		select {
+		case broken <- err:
+		default:
+		}
 	})
 	if err != nil {
-		return fmt.Errorf("watch interfaces: %w", err)
+		return err
 	}
 	for {
 		select {
@@ -54,23 +52,37 @@ func (d *Daemon) followLinks(ctx context.Context) error {
 			if !ok {
 				return nil
 			}
-			gone := u.Header.Type == unix.RTM_DELLINK
-			if f := d.ifaceNamed(u.Attrs().Name); f != nil && !gone && f.ifindex != int(u.Index) {
-				d.log.Error("the interface was made anew; restart xvrrpd to use it", "iface", f.name)
-			}
-			if !gone {
-				d.host.SetMAC(int(u.Index), u.Attrs().HardwareAddr)
-			}
-			ev := linkEvent{ifindex: int(u.Index), down: gone || !up(u.Link)}
-			copy(ev.mac[:], u.Attrs().HardwareAddr)
-			d.loop.link(ctx, ev)
+			each(u)
 		case err := <-broken:
-			d.log.Warn("news of interfaces were lost; listing them again", "err", err)
+			lost(err)
 			return nil
 		case <-ctx.Done():
 			return nil
 		}
 	}
+}
+
+func (d *Daemon) followLinks(ctx context.Context) error {
+	return follow(ctx, func(updates chan<- netlink.LinkUpdate, done <-chan struct{}, broken func(error)) error {
+		err := netlink.LinkSubscribeWithOptions(updates, done, netlink.LinkSubscribeOptions{ListExisting: true, ErrorCallback: broken})
+		if err != nil {
+			return fmt.Errorf("watch interfaces: %w", err)
+		}
+		return nil
+	}, func(u netlink.LinkUpdate) {
+		gone := u.Header.Type == unix.RTM_DELLINK
+		if f := d.ifaceNamed(u.Attrs().Name); f != nil && !gone && f.ifindex != int(u.Index) {
+			d.log.Error("the interface was made anew; restart xvrrpd to use it", "iface", f.name)
+		}
+		if !gone {
+			d.host.SetMAC(int(u.Index), u.Attrs().HardwareAddr)
+		}
+		ev := linkEvent{ifindex: int(u.Index), down: gone || !up(u.Link)}
+		copy(ev.mac[:], u.Attrs().HardwareAddr)
+		d.loop.link(ctx, ev)
+	}, func(err error) {
+		d.log.Warn("news of interfaces were lost; listing them again", "err", err)
+	})
 }
 
 func (d *Daemon) ifaceNamed(name string) *iface {
@@ -101,41 +113,22 @@ func (d *Daemon) followSources(ctx context.Context) error {
 			sources[source{i.iface.ifindex, i.cfg.Source.String()}] = true
 		}
 	}
-	updates := make(chan netlink.AddrUpdate, 256)
-	done := make(chan struct{})
-	defer close(done)
-	broken := make(chan error, 1)
-	err := netlink.AddrSubscribeWithOptions(updates, done, netlink.AddrSubscribeOptions{
-		ListExisting: true,
-		ErrorCallback: func(err error) {
-			select {
-			case broken <- err:
-			default:
-			}
-		},
-	})
-	if err != nil {
-		return fmt.Errorf("watch addresses: %w", err)
-	}
-	for {
-		select {
-		case u, ok := <-updates:
-			if !ok {
-				return nil
-			}
-			s := source{u.LinkIndex, u.LinkAddress.IP.String()}
-			if !sources[s] {
-				continue
-			}
-			if !u.NewAddr {
-				d.log.Warn("the address that adverts are sent from is gone", "address", s.addr, "ifindex", s.ifindex)
-			}
-			d.loop.link(ctx, linkEvent{ifindex: sourceOf(s.ifindex), down: !u.NewAddr})
-		case err := <-broken:
-			d.log.Warn("news of addresses were lost; listing them again", "err", err)
-			return nil
-		case <-ctx.Done():
-			return nil
+	return follow(ctx, func(updates chan<- netlink.AddrUpdate, done <-chan struct{}, broken func(error)) error {
+		err := netlink.AddrSubscribeWithOptions(updates, done, netlink.AddrSubscribeOptions{ListExisting: true, ErrorCallback: broken})
+		if err != nil {
+			return fmt.Errorf("watch addresses: %w", err)
 		}
-	}
+		return nil
+	}, func(u netlink.AddrUpdate) {
+		s := source{u.LinkIndex, u.LinkAddress.IP.String()}
+		if !sources[s] {
+			return
+		}
+		if !u.NewAddr {
+			d.log.Warn("the address that adverts are sent from is gone", "address", s.addr, "ifindex", s.ifindex)
+		}
+		d.loop.link(ctx, linkEvent{ifindex: sourceOf(s.ifindex), down: !u.NewAddr})
+	}, func(err error) {
+		d.log.Warn("news of addresses were lost; listing them again", "err", err)
+	})
 }
