@@ -256,11 +256,17 @@ func (r *Router) peerDown(now Instant, ev Event, out []Action) []Action {
 	return r.becomeMaster(now, ReasonFastDetect, out)
 }
 
-// stall prepares a master for what it missed, if it may have been replaced: its
-// last advert was due an interval before the gap. A backup needs nothing: the
+// Slept says whether a master that is late by gap may have been replaced: its
+// last advert was due an interval before that. The loop asks at every wake-up,
+// and steps the Router only if it is so.
+func (r *Router) Slept(gap time.Duration) bool {
+	return r.state == Master && !r.leaving && gap > time.Duration(r.cfg.DownAdverts-1)*r.cfg.Interval
+}
+
+// stall prepares a master for what it missed. A backup needs nothing: the
 // kernel's stamps say what arrived while it slept.
 func (r *Router) stall(now Instant, gap time.Duration) {
-	if r.state != Master || r.leaving || gap <= time.Duration(r.cfg.DownAdverts-1)*r.cfg.Interval {
+	if !r.Slept(gap) {
 		return
 	}
 	r.stalled = true

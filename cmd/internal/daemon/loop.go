@@ -254,13 +254,11 @@ func (l *loop) turnAt(now control.Instant) {
 // what arrived meanwhile.
 func (l *loop) stall(gap time.Duration) {
 	for _, i := range l.insts {
-		if i.router.State() != control.Master {
+		if !i.router.Slept(gap) {
 			continue
 		}
+		l.stats.stalls.Add(1)
 		l.step(i, control.Event{Kind: control.EventStall, Gap: gap})
-		if i.router.Listening() {
-			l.stats.stalls.Add(1)
-		}
 	}
 }
 
