@@ -176,6 +176,10 @@ func (r *Router) longestSkew() time.Duration {
 	return time.Second
 }
 
+// MasterInterval returns the time between two adverts of the master, as far as
+// it is known: the own one otherwise.
+func (r *Router) MasterInterval() time.Duration { return r.masterInterval }
+
 // MasterDownInterval returns the silence after which the master is dead.
 func (r *Router) MasterDownInterval() time.Duration {
 	return time.Duration(r.cfg.DownAdverts)*r.masterInterval + r.Skew()

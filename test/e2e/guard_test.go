@@ -5,10 +5,12 @@ package e2e
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -390,47 +392,60 @@ func TestStalledBackupStays(t *testing.T) {
 func TestProcess(t *testing.T) {
 	for _, tc := range []struct {
 		name, lines  string
-		loop, others string // policy and priority
+		loop, others string // policy, and priority or reservation
 		locked       bool
 		nice, cpus   string
 	}{
-		{"defaults", "", "deadline 0", "rr 59", true, "0", ""},
-		{"off", "vrrp_rt_priority 0\nvrrp_no_swap off\nvrrp_priority 5", "other 0", "other 0", false, "5", ""},
+		{"defaults", "", "deadline 2ms", "deadline 100µs", true, "0", ""},
+		{"off", "vrrp_rt_priority 0\nvrrp_no_swap off\nvrrp_priority 5", "other", "other", false, "5", ""},
 		{"keywords", "vrrp_rt_priority 70\nvrrp_cpu_affinity 1\nvrrp_no_swap", "rr 70", "rr 69", true, "0", "1"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			s := newSite(t)
 			p := s.master.XVRRPD(s.File("m.conf", "global_defs {\n"+tc.lines+"\n}\n"+v3(200, "")))
 			s.becomes(t, s.master, 0, "MASTER")
-			tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*", p.PID()))
-			require.NoError(t, err)
-			seen := map[string]int{}
-			for _, task := range tasks {
-				// Behind the name come the fields from the third on: nice is
-				// the 19th, rt_priority the 40th, policy the 41st.
-				text, err := os.ReadFile(task + "/stat")
+			var seen, want map[string]int
+			s.Eventually("every thread has what it should", 5*time.Second, func() bool {
+				tasks, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", p.PID()))
 				require.NoError(t, err)
-				f := strings.Fields(string(text[strings.LastIndexByte(string(text), ')')+1:]))
-				how := map[string]string{"0": "other", "2": "rr", "6": "deadline"}[f[41-3]] + " " + f[40-3]
-				seen[how]++
-				assert.Equal(t, tc.nice, f[19-3])
-				if tc.cpus != "" && how == tc.loop {
-					status, err := os.ReadFile(task + "/status")
+				seen = map[string]int{}
+				for _, task := range tasks {
+					tid, err := strconv.Atoi(task.Name())
 					require.NoError(t, err)
-					assert.Regexp(t, `Cpus_allowed_list:\s`+tc.cpus+"\n", string(status))
+					attr, err := unix.SchedGetAttr(tid, 0)
+					if err != nil {
+						return false // it ended meanwhile
+					}
+					how := "other"
+					switch attr.Policy {
+					case unix.SCHED_RR:
+						how = fmt.Sprintf("rr %d", attr.Priority)
+					case unix.SCHED_DEADLINE:
+						how = fmt.Sprintf("deadline %v", time.Duration(attr.Runtime))
+						assert.NotZero(t, attr.Flags&unix.SCHED_FLAG_RESET_ON_FORK)
+					}
+					seen[how]++
+					if attr.Policy != unix.SCHED_DEADLINE {
+						assert.Equal(t, tc.nice, fmt.Sprint(attr.Nice))
+					}
+					if tc.cpus != "" && how == tc.loop {
+						status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", tid))
+						require.NoError(t, err)
+						assert.Regexp(t, `Cpus_allowed_list:\s`+tc.cpus+"\n", string(status))
+					}
 				}
-			}
-			want := map[string]int{tc.others: len(tasks)}
-			if tc.loop != tc.others {
-				want = map[string]int{tc.loop: 1, tc.others: len(tasks) - 1}
-			}
-			assert.Equal(t, want, seen)
+				want = map[string]int{tc.others: len(tasks)}
+				if tc.loop != tc.others {
+					want = map[string]int{tc.loop: 1, tc.others: len(tasks) - 1}
+				}
+				return maps.Equal(want, seen)
+			})
 			status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.PID()))
 			require.NoError(t, err)
 			assert.Equal(t, tc.locked, !regexp.MustCompile(`VmLck:\s+0 kB`).Match(status))
 			limits, err := os.ReadFile(fmt.Sprintf("/proc/%d/limits", p.PID()))
 			require.NoError(t, err)
-			if tc.loop != "other 0" {
+			if tc.loop != "other" {
 				assert.Regexp(t, `Max realtime timeout\s+unlimited`, string(limits))
 			}
 		})

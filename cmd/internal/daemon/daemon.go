@@ -410,6 +410,7 @@ func (d *Daemon) Run(ctx context.Context, ready func()) error {
 	slow.Go(func() error { return d.ctl.serve(work) })
 	slow.Go(func() error { return d.watchAlarms(work) })
 	slow.Go(func() error { return d.feedWatchdog(work) })
+	slow.Go(func() error { return how.keep(work, d.log) })
 	published := make(chan error, 1)
 	publishing, stopPublishing := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopPublishing()

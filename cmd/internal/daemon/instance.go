@@ -32,8 +32,9 @@ type instance struct {
 
 	session  *session // towards its master; nil: none
 	deadline control.Instant
-	armed    bool // deadline counts
-	grace    bool // the kernel was given time after a late wake-up
+	armed    bool            // deadline counts
+	graceOf  control.Instant // the deadline that the loop saw too late
+	graceEnd control.Instant // and judges then
 
 	refused     [16]refused // what was reported, so that it is reported once
 	refusedNext int         // entry that makes room next

@@ -33,7 +33,8 @@ const (
 	sendAhead = time.Millisecond
 	// lateWake is how late the loop may judge a dead master without asking
 	// twice; above it the kernel gets graceTime to deliver what it still
-	// holds.
+	// holds, or as long as the loop was late, up to an interval: a machine
+	// that stood still may have stopped the master, too.
 	lateWake  = 2 * time.Millisecond
 	graceTime = 500 * time.Microsecond
 )
@@ -85,6 +86,7 @@ type loop struct {
 	next      control.Instant // earliest deadline of an instance
 	probeNext control.Instant // earliest deadline of a session
 	planned   control.Instant // when the timer was to wake the loop
+	overslept time.Duration   // how much later it did
 	drained   int             // events so far, to look at the clock now and then
 	actions   [16]control.Action
 	orders    []order
@@ -233,9 +235,9 @@ func (l *loop) turn() { l.turnAt(control.Instant(clock.Now())) }
 func (l *loop) turnAt(now control.Instant) {
 	l.now = now
 	l.stats.wakeups.Add(1)
-	if late := l.now.Sub(l.planned); late > 0 {
-		l.stats.late.add(int64(late))
-		l.stall(late)
+	if l.overslept = max(0, l.now.Sub(l.planned)); l.overslept > 0 {
+		l.stats.late.add(int64(l.overslept))
+		l.stall(l.overslept)
 	}
 	l.drain()
 	if l.now >= l.planned {
@@ -411,18 +413,20 @@ func (l *loop) judge() {
 		if last := i.iface.plane.LastArrival(i.slot); last > 0 {
 			l.step(i, control.Event{Kind: control.EventRefresh, At: control.Instant(last)})
 		}
-		if i.deadline > l.now {
-			i.grace = false
+		deadline, _ := i.router.Deadline()
+		if deadline > l.now {
 			continue
 		}
-		late := l.now.Sub(i.deadline)
-		if late > lateWake && !i.grace {
-			i.grace = true
-			i.deadline = l.now.Add(graceTime)
+		late := l.now.Sub(deadline)
+		if away := max(late, l.overslept); away > lateWake && i.graceOf != deadline {
+			i.graceOf = deadline
+			i.graceEnd = l.now.Add(max(graceTime, min(away, i.router.MasterInterval())))
 			l.stats.graces.Add(1)
+		}
+		if i.graceOf == deadline && l.now < i.graceEnd {
+			i.deadline = i.graceEnd
 			continue
 		}
-		i.grace = false
 		l.expire(i, late)
 	}
 }

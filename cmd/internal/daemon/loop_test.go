@@ -124,14 +124,48 @@ func TestLateLoopIsNotWrong(t *testing.T) {
 	l.turnAt(woke)
 	assert.Equal(t, control.Backup, i.router.State())
 
-	// It wakes late and nothing is there: the kernel gets a moment more.
+	// It wakes late and nothing is there: if the whole machine stood still, the
+	// master has an interval to speak.
 	woke = woke.Add(time.Second)
 	l.turnAt(woke)
 	assert.Equal(t, control.Backup, i.router.State())
-	assert.Equal(t, woke.Add(graceTime), i.deadline)
+	end := woke.Add(10 * time.Millisecond)
+	assert.Equal(t, end, i.deadline)
+	l.judge() // for another instance, say
+	assert.Equal(t, end, i.deadline)
 	assert.Equal(t, uint64(1), l.stats.graces.Load())
-	l.turnAt(woke.Add(graceTime))
+	l.turnAt(end)
 	assert.Equal(t, control.Master, i.router.State())
+}
+
+// The loop is late although the deadline has only just passed: it slept past
+// another one.
+func TestLateLoopGivesGrace(t *testing.T) {
+	for _, tc := range []struct {
+		late, after, grace time.Duration
+	}{
+		{lateWake, time.Millisecond, 0},
+		{3 * time.Millisecond, time.Millisecond, 3 * time.Millisecond},
+		{40 * time.Millisecond, time.Millisecond, 10 * time.Millisecond},
+		{3 * time.Millisecond, 4 * time.Millisecond, 4 * time.Millisecond},
+		{0, 3 * time.Millisecond, 3 * time.Millisecond},
+	} {
+		l, i, plane := newTestLoop(t, 100)
+		plane.events = append(plane.events, advert(200, int64(l.now)))
+		l.turnAt(l.now)
+		now := i.deadline.Add(tc.after)
+		l.planned = now.Add(-tc.late)
+		l.turnAt(now)
+		if tc.grace == 0 {
+			assert.Equal(t, control.Master, i.router.State())
+			continue
+		}
+		assert.Equal(t, now.Add(tc.grace), i.deadline)
+		l.turnAt(i.deadline.Add(-1))
+		assert.Equal(t, control.Backup, i.router.State())
+		l.turnAt(now.Add(tc.grace))
+		assert.Equal(t, control.Master, i.router.State())
+	}
 }
 
 func TestRefusalsAreReportedOnceAndMoveNothing(t *testing.T) {

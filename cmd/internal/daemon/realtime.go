@@ -3,6 +3,7 @@
 package daemon
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -20,34 +21,43 @@ import (
 //
 // By default its thread has SCHED_DEADLINE. A real-time priority is not enough
 // on a host on which other real-time work takes whole processors: the kernel
-// then gives 50 ms of each second to everybody else, by way of a deadline of
-// its own that stands above every priority (RT throttling before Linux 6.12),
-// and 50 ms is more than five adverts at the shortest interval.
+// then gives 50 ms of each second to everybody else, by RT throttling or by a
+// deadline server that stands above every priority, and 50 ms is more than five
+// adverts at the shortest interval.
 //
-// The other threads are real-time, too, one priority below that of the loop.
-// The runtime makes the loop wait for them now and then, to collect garbage or
-// to hand over a processor; on a starved host it waited for half a second.
+// The other threads need the same, though little of it. The runtime preempts
+// the loop's goroutine every 10 ms, and a goroutine that is locked to its thread
+// goes on only after another thread has handed it a processor (a P): if that one
+// waits for the 50 ms, so does the loop.
 
-// The reservation of the event loop's thread. It uses a few percent of that;
-// more leaves room for all that may happen at once.
+// The reservations of processor time. The loop uses a few percent of its own.
+// Who has used up what is reserved waits for the next period, unless nobody else
+// has reserved the rest (SCHED_FLAG_RECLAIM): for the other threads the period
+// is short, because the loop may wait for one of them.
 const (
-	deadlineRuntime = 4 * time.Millisecond
-	deadlinePeriod  = 10 * time.Millisecond
+	loopPeriod   = 10 * time.Millisecond
+	loopRuntime  = 2 * time.Millisecond
+	otherPeriod  = 2 * time.Millisecond
+	otherRuntime = 100 * time.Microsecond
+	// renewEvery is how soon a new thread gets its reservation: none inherits
+	// one.
+	renewEvery = time.Second
 )
 
-// schedule is how the event loop's thread runs.
+// schedule is how the threads run.
 type schedule struct {
 	deadline bool // SCHED_DEADLINE
 	priority int  // of SCHED_RR, 1 to 99; 0: normal
 	rtTime   time.Duration
 	cpus     []int
+	applied  chan struct{} // closed once the loop's thread runs like that
 }
 
 // prepareProcess sets what concerns every thread, and finds out how the loop's
 // may run. What the user wrote must work; a default is done where the host
 // allows it.
 func prepareProcess(p *config.Process, log *slog.Logger) (*schedule, error) {
-	s := &schedule{priority: p.RTPriority, rtTime: p.RTTime, cpus: p.CPUs}
+	s := &schedule{priority: p.RTPriority, rtTime: p.RTTime, cpus: p.CPUs, applied: make(chan struct{})}
 	if p.Nice != 0 {
 		if err := setNice(p.Nice); err != nil {
 			return nil, err
@@ -77,7 +87,7 @@ func prepareProcess(p *config.Process, log *slog.Logger) (*schedule, error) {
 func (s *schedule) choose(log *slog.Logger) {
 	// A reservation is for the whole machine; with an affinity there is none.
 	if len(s.cpus) == 0 {
-		err := onThread(s.reserve)
+		err := onThread(func() error { return reserve(0, loopRuntime, loopPeriod) })
 		if s.deadline = err == nil; !s.deadline {
 			log.Info("the event loop has no deadline scheduling; a real-time priority is tried", "err", err)
 		}
@@ -129,6 +139,7 @@ func eachThread(fn func(tid int) error) error {
 
 // apply sets what concerns the event loop's thread alone, which calls it.
 func (s *schedule) apply() error {
+	defer close(s.applied)
 	if len(s.cpus) > 0 {
 		var set unix.CPUSet
 		for _, cpu := range s.cpus {
@@ -139,7 +150,7 @@ func (s *schedule) apply() error {
 		}
 	}
 	if s.deadline {
-		return s.reserve()
+		return reserve(0, loopRuntime, loopPeriod)
 	}
 	if s.priority > 0 {
 		return s.realtime(0, s.priority)
@@ -147,16 +158,55 @@ func (s *schedule) apply() error {
 	return nil
 }
 
-// reserve gives the calling thread SCHED_DEADLINE. What it starts does not
-// inherit that.
-func (s *schedule) reserve() error {
+// keep gives every other thread its reservation, and those that come later,
+// until ctx ends. Where the host has no more to give they stay with their
+// real-time priority.
+func (s *schedule) keep(ctx context.Context, log *slog.Logger) error {
+	if !s.deadline {
+		return nil
+	}
+	select {
+	case <-s.applied:
+	case <-ctx.Done():
+		return nil
+	}
+	tick := time.NewTicker(renewEvery)
+	defer tick.Stop()
+	for {
+		if err := eachThread(reserveOther); err != nil {
+			log.Info("not every thread has deadline scheduling: a host that is busy with real-time work may hold the event loop up", "err", err)
+			return nil
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// reserveOther gives a thread that has no reservation the small one.
+func reserveOther(tid int) error {
+	attr, err := unix.SchedGetAttr(tid, 0)
+	if err != nil {
+		return fmt.Errorf("ask how thread %d is scheduled: %w", tid, err)
+	}
+	if attr.Policy == unix.SCHED_DEADLINE {
+		return nil
+	}
+	return reserve(tid, otherRuntime, otherPeriod)
+}
+
+// reserve gives a thread SCHED_DEADLINE, 0 is the calling one. What it starts
+// does not inherit that.
+func reserve(tid int, runtime, period time.Duration) error {
 	attr := &unix.SchedAttr{
 		Size: unix.SizeofSchedAttr, Policy: unix.SCHED_DEADLINE,
-		Flags:   unix.SCHED_FLAG_RESET_ON_FORK,
-		Runtime: uint64(deadlineRuntime), Deadline: uint64(deadlinePeriod), Period: uint64(deadlinePeriod),
+		Flags:   unix.SCHED_FLAG_RESET_ON_FORK | unix.SCHED_FLAG_RECLAIM,
+		Runtime: uint64(runtime), Deadline: uint64(period), Period: uint64(period),
 	}
-	if err := unix.SchedSetAttr(0, attr, 0); err != nil {
-		return fmt.Errorf("reserve %v of every %v: %w", deadlineRuntime, deadlinePeriod, err)
+	if err := unix.SchedSetAttr(tid, attr, 0); err != nil {
+		return fmt.Errorf("reserve %v of every %v: %w", runtime, period, err)
 	}
 	return nil
 }

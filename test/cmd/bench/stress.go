@@ -48,6 +48,15 @@ func (s nodeStatus) transitions() (sum int) {
 	return sum
 }
 
+// plain is the configuration without a keyword about scheduling.
+func plain(priority int) string {
+	return strings.ReplaceAll(conf(priority, 1), fmt.Sprintf("vrrp_rt_priority %d\n", realtime), "")
+}
+
+func plainFast(priority int) string {
+	return "global_defs {\nfast_detect interval 1 multiplier 3\n}\n" + plain(priority)
+}
+
 // starvation is a run in which the processors belong to others.
 type starvation struct {
 	Seconds        float64
@@ -62,9 +71,6 @@ func (b *bench) starve(r *result, length time.Duration) {
 	defer b.end()
 	// xvrrp as it is without a keyword; keepalived above the hogs.
 	const above = config.DefaultRTPriority
-	plain := func(priority int) string {
-		return strings.ReplaceAll(confAt(above, priority, 1), fmt.Sprintf("vrrp_rt_priority %d\n", above), "")
-	}
 	x.master.XVRRPD(x.File("m.conf", plain(masterPriority)))
 	x.steady(masterAddr, 10)
 	x.backup.XVRRPD(x.File("b.conf", plain(backupPriority)))
@@ -204,7 +210,11 @@ type soak struct {
 func (b *bench) soak(r *result, length time.Duration) {
 	s := b.site()
 	defer b.end()
-	s.begin("xvrrp")
+	s.master.XVRRPD(s.File("m.conf", plainFast(masterPriority)))
+	s.steady(masterAddr, 10)
+	s.backup.XVRRPD(s.File("b.conf", plainFast(backupPriority)))
+	s.Eventually("the session is Up", 10*time.Second, s.sessionUp)
+	s.steady(masterAddr, 30)
 	before, _ := status(s.backup)
 	began := time.Now()
 	s.hold(length)
@@ -243,13 +253,13 @@ type collected struct {
 func (b *bench) garbage(r *result, length time.Duration) {
 	for _, forced := range []bool{false, true} {
 		s := b.site()
-		s.m = s.startFast("xvrrp", s.master, masterPriority)
+		s.master.XVRRPD(s.File("m.conf", plainFast(masterPriority)))
 		s.steady(masterAddr, 10)
 		env := []string{"env", "GODEBUG=gctrace=1"}
 		if forced {
 			env = append(env, "GOGC=1")
 		}
-		s.p = s.backup.XVRRPDWith(env, s.File("b.conf", "global_defs {\nfast_detect interval 1 multiplier 3\n}\n"+conf(backupPriority, 1)))
+		p := s.backup.XVRRPDWith(env, s.File("b.conf", plainFast(backupPriority)))
 		s.Eventually("the session is Up", 10*time.Second, s.sessionUp)
 		for end := time.Now().Add(length); time.Now().Before(end); {
 			if forced {
@@ -261,7 +271,7 @@ func (b *bench) garbage(r *result, length time.Duration) {
 		st, _ := status(s.backup)
 		v := st.Interfaces[0].Sessions[0].Verdicts
 		row := collected{
-			Collections: strings.Count(s.p.Output(), "\ngc "), WakeLateP99: st.Loop.WakeLateP99,
+			Collections: strings.Count(p.Output(), "\ngc "), WakeLateP99: st.Loop.WakeLateP99,
 			WakeLateMax: st.Loop.WakeLateMaxMs, Downs: v["down"] + v["admin_down"],
 		}
 		r.Garbage = append(r.Garbage, row)
