@@ -55,7 +55,7 @@ kernels: deps-kernels ## Run the tests of loader/ on Debian's 6.1 and 6.12 kerne
 	test/kernels/run.sh 6.1 6.12
 
 .PHONY: bench
-bench: deps-bench ## Measure beside keepalived and FRR (root, 15 minutes, a quiet machine)
+bench: deps-bench ## Measure beside keepalived and FRR (root, 75 minutes, a quiet machine)
 	go run ./test/cmd/bench
 
 .PHONY: lint
@@ -85,7 +85,7 @@ GENERATE  = $(CLANG):clang-19 $(LLVM_STRIP):llvm-19 /usr/include/bpf/bpf_helpers
 deps-demo:
 	$(call need,$(LAB))
 deps-test:
-	$(call need,$(LAB) $(PEERS) $(GENERATE))
+	$(call need,$(LAB) $(PEERS) $(GENERATE) tshark:tshark)
 deps-bench:
 	$(call need,$(LAB) $(PEERS) /usr/lib/frr/vrrpd:frr chrt:util-linux)
 deps-kernels:
