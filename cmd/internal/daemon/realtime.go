@@ -159,8 +159,8 @@ func (s *schedule) apply() error {
 }
 
 // keep gives every other thread its reservation, and those that come later,
-// until ctx ends. Where the host has no more to give they stay with their
-// real-time priority.
+// until ctx ends. Where the host has no more to give they have a real-time
+// priority.
 func (s *schedule) keep(ctx context.Context, log *slog.Logger) error {
 	if !s.deadline {
 		return nil
@@ -172,10 +172,19 @@ func (s *schedule) keep(ctx context.Context, log *slog.Logger) error {
 	}
 	tick := time.NewTicker(renewEvery)
 	defer tick.Stop()
+	told := false
 	for {
-		if err := eachThread(reserveOther); err != nil {
-			log.Info("not every thread has deadline scheduling: a host that is busy with real-time work may hold the event loop up", "err", err)
+		var refused error
+		err := eachThread(func(tid int) error {
+			err := s.settle(tid)
+			if err != nil && !errors.Is(err, unix.ESRCH) {
+				refused = err
+			}
 			return nil
+		})
+		if err = errors.Join(err, refused); err != nil && !told {
+			told = true
+			log.Info("not every thread has deadline scheduling: a host that is busy with real-time work may hold the event loop up", "err", err)
 		}
 		select {
 		case <-tick.C:
@@ -185,8 +194,9 @@ func (s *schedule) keep(ctx context.Context, log *slog.Logger) error {
 	}
 }
 
-// reserveOther gives a thread that has no reservation the small one.
-func reserveOther(tid int) error {
+// settle gives a thread that has no reservation the small one, or a real-time
+// priority, which a thread that comes from one with a reservation has lost.
+func (s *schedule) settle(tid int) error {
 	attr, err := unix.SchedGetAttr(tid, 0)
 	if err != nil {
 		return fmt.Errorf("ask how thread %d is scheduled: %w", tid, err)
@@ -194,7 +204,11 @@ func reserveOther(tid int) error {
 	if attr.Policy == unix.SCHED_DEADLINE {
 		return nil
 	}
-	return reserve(tid, otherRuntime, otherPeriod)
+	err = reserve(tid, otherRuntime, otherPeriod)
+	if err != nil && attr.Policy != unix.SCHED_RR && s.priority > 1 {
+		return errors.Join(err, s.realtime(tid, s.priority-1))
+	}
+	return err
 }
 
 // reserve gives a thread SCHED_DEADLINE, 0 is the calling one. What it starts
