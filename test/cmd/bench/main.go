@@ -52,9 +52,9 @@ type result struct {
 	Allocs      string              `json:"allocations"`
 
 	Faults     map[string]map[string]map[string][]sample `json:"faults"` // by fault, daemon and number
-	Starvation *starvation                               `json:"starvation"`
+	Starvation *unmoved                                  `json:"starvation"`
 	Floods     []flooded                                 `json:"floods"`
-	Soak       *soak                                     `json:"soak"`
+	Soak       *unmoved                                  `json:"soak"`
 	Garbage    []collected                               `json:"garbage_collection"`
 }
 

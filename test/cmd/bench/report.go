@@ -92,13 +92,14 @@ func faultTables(b *strings.Builder, r *result) {
 	for _, f := range r.Floods {
 		fmt.Fprintf(b, "| %s | %.0f | %d | %.2f | %.1f %% | %.1f %% |\n", f.Kind, f.Rate, f.Transitions, f.GapMax, f.CPU, f.CPUIdle)
 	}
-	if s := r.Starvation; s != nil {
-		fmt.Fprintf(b, "\nCPU starvation for %.0f s, 10 ms adverts, both in the same lab: false failovers xvrrp %d, keepalived %d. xvrrp's loop woke late by at most %.1f ms (master) and %.1f ms (backup).\n",
-			s.Seconds, s.FalseFailovers["xvrrp"], s.FalseFailovers["keepalived"], s.WakeLateMaxMs["master"], s.WakeLateMaxMs["backup"])
+	if r.Starvation != nil || r.Soak != nil {
+		fmt.Fprintf(b, "\n| nothing failed | s | false failovers: %s | %s | keepalived | probes | verdicts | silences held | loop late, max: master | backup | stolen by the host |\n|---|---|---|---|---|---|---|---|---|---|---|\n",
+			wayNames[withFastDetect], wayNames[advertsAlone])
 	}
+	r.Starvation.row(b, "CPU starvation")
+	r.Soak.row(b, "idle soak")
 	if s := r.Soak; s != nil {
-		fmt.Fprintf(b, "\nIdle soak of %.2f h with fast_detect 1 ms x 3: %d probes, %d verdicts, %d transitions. With none in that time the rate is below %.1f an hour with 95 %% confidence (3/T). The loop woke late by at most %.1f ms.\n",
-			s.Hours, s.Probes, s.Downs, s.FalseFailovers, 3/s.Hours, s.WakeLateMaxMs)
+		fmt.Fprintf(b, "\nNone in %.2f h would mean a rate below %.1f an hour with 95 %% confidence (3/T).\n", s.Seconds/3600, 3*3600/s.Seconds)
 	}
 	if len(r.Garbage) == 2 {
 		fmt.Fprintf(b, "\n| garbage collection in 20 s | collections | loop woke late, p99 below | max | verdicts |\n|---|---|---|---|---|\n")
@@ -107,6 +108,20 @@ func faultTables(b *strings.Builder, r *result) {
 				g.Collections, g.WakeLateP99, g.WakeLateMax, g.Downs)
 		}
 	}
+}
+
+// row is a line of the table of pairs that nothing should move.
+func (u *unmoved) row(b *strings.Builder, what string) {
+	if u == nil {
+		return
+	}
+	keepalived := "–"
+	if n, ok := u.FalseFailovers["keepalived"]; ok {
+		keepalived = fmt.Sprint(n)
+	}
+	fmt.Fprintf(b, "| %s | %.0f | %d | %d | %s | %d | %d | %d | %.1f ms | %.1f ms | %.1f s |\n", what, u.Seconds,
+		u.FalseFailovers[wayNames[withFastDetect]], u.FalseFailovers[wayNames[advertsAlone]], keepalived,
+		u.Probes, u.Downs, u.Held, u.WakeLateMaxMs["master"], u.WakeLateMaxMs["backup"], u.StolenMs/1000)
 }
 
 // faultBars are the bars of the faults.
@@ -131,7 +146,9 @@ func faultBars(r *result, bar func(what string, bound, measured float64, unit st
 		bar("freeze: announced after resume within an advert, max", ms(interval), number("freeze", "xvrrp", "resume to its announcement, ms").max, "ms")
 	}
 	if s := r.Starvation; s != nil {
-		bar("CPU starvation: false failovers", 0, float64(s.FalseFailovers["xvrrp"]), "")
+		for _, way := range wayNames {
+			bar("CPU starvation: false failovers, "+way, 0, float64(s.FalseFailovers[way]), "")
+		}
 	}
 	for _, f := range r.Floods {
 		bar("flood, "+f.Kind+": transitions", 0, float64(f.Transitions), "")
@@ -141,7 +158,9 @@ func faultBars(r *result, bar func(what string, bound, measured float64, unit st
 		}
 	}
 	if s := r.Soak; s != nil {
-		bar("idle soak: false failovers", 0, float64(s.FalseFailovers), "")
+		for _, way := range wayNames {
+			bar("idle soak: false failovers, "+way, 0, float64(s.FalseFailovers[way]), "")
+		}
 	}
 }
 

@@ -21,13 +21,17 @@ import (
 type nodeStatus struct {
 	Instances []struct {
 		State    string
-		Counters struct{ Transitions map[string]int }
+		Counters struct {
+			Transitions map[string]int
+			Held        int `json:"master_down_held"`
+		}
 	}
 	Interfaces []struct {
 		Frames   map[string]struct{ Pass, Drop int }
 		Sessions []struct {
 			State    string
 			Verdicts map[string]int
+			Sent     int `json:"probes_sent"`
 		}
 	}
 	Loop struct {
@@ -41,8 +45,9 @@ func status(n *lab.Node) (st nodeStatus, err error) {
 	return st, err
 }
 
-func (s nodeStatus) transitions() (sum int) {
-	for _, n := range s.Instances[0].Counters.Transitions {
+// transitions of an instance.
+func (s nodeStatus) transitions(instance int) (sum int) {
+	for _, n := range s.Instances[instance].Counters.Transitions {
 		sum += n
 	}
 	return sum
@@ -57,11 +62,63 @@ func plainFast(priority int) string {
 	return "global_defs {\nfast_detect interval 1 multiplier 3\n}\n" + plain(priority)
 }
 
-// starvation is a run in which the processors belong to others.
-type starvation struct {
-	Seconds        float64
+// The instances of bothWays.
+const (
+	withFastDetect = iota
+	advertsAlone
+	ways
+)
+
+var wayNames = [ways]string{"fast_detect 1 ms x 3", "adverts alone"}
+
+// bothWays is two instances on the same hosts, without a keyword about
+// scheduling.
+func bothWays(priority int) string {
+	text := strings.ReplaceAll(conf(priority, ways), fmt.Sprintf("vrrp_rt_priority %d\n", realtime), "")
+	return strings.Replace(text, "vrrp_instance I1 {\n", "vrrp_instance I1 {\nfast_detect interval 1 multiplier 3\n", 1)
+}
+
+// unmoved is what became of a pair that nothing should move.
+type unmoved struct {
+	Seconds float64
+	// FalseFailovers of the backup, by way or daemon.
 	FalseFailovers map[string]int
+	Held           int // silences of the master that fast detection knew to be lateness
+	Probes         int
+	Downs          int                // verdicts of the session
 	WakeLateMaxMs  map[string]float64 // of xvrrp's loop, by host
+	StolenMs       float64            // processor time that the machine's host kept from it
+	Log            map[string]string  // of xvrrp, by host
+}
+
+// watchBothWays starts a pair of bothWays. What it returns says what has become
+// of it since.
+func (s *site) watchBothWays() func() *unmoved {
+	mp := s.master.XVRRPD(s.File("m.conf", bothWays(masterPriority)))
+	s.steady(masterAddr, 20)
+	bp := s.backup.XVRRPD(s.File("b.conf", bothWays(backupPriority)))
+	s.Eventually("the session is Up", 10*time.Second, s.sessionUp)
+	s.steady(masterAddr, 200)
+	before, _ := status(s.backup)
+	began, stolen := time.Now(), stolenMs()
+	return func() *unmoved {
+		after, _ := status(s.backup)
+		m, _ := status(s.master)
+		session := after.Interfaces[0].Sessions[0]
+		u := &unmoved{
+			Seconds: time.Since(began).Seconds(), FalseFailovers: map[string]int{},
+			Held: after.Instances[withFastDetect].Counters.Held, Probes: session.Sent,
+			Downs:         session.Verdicts["down"] + session.Verdicts["admin_down"],
+			WakeLateMaxMs: map[string]float64{"master": m.Loop.WakeLateMaxMs, "backup": after.Loop.WakeLateMaxMs},
+			StolenMs:      stolenMs() - stolen,
+			Log:           map[string]string{"master": mp.Output(), "backup": bp.Output()},
+		}
+		for way, name := range wayNames {
+			became := after.transitions(way) - before.transitions(way)
+			u.FalseFailovers[name] = (became + 1) / 2 // there and back
+		}
+		return u
+	}
 }
 
 // starve runs both daemons in one lab, under the same load: eight seconds of
@@ -71,33 +128,21 @@ func (b *bench) starve(r *result, length time.Duration) {
 	defer b.end()
 	// xvrrp as it is without a keyword; keepalived above the hogs.
 	const above = config.DefaultRTPriority
-	x.master.XVRRPD(x.File("m.conf", plain(masterPriority)))
-	x.steady(masterAddr, 10)
-	x.backup.XVRRPD(x.File("b.conf", plain(backupPriority)))
 	k.master.Keepalived(k.File("m.conf", confAt(above, masterPriority, 1)))
 	k.steady(masterAddr, 10)
 	ka := k.backup.Keepalived(k.File("b.conf", confAt(above, backupPriority, 1)))
-	x.steady(masterAddr, 100)
+	became := x.watchBothWays()
 	k.steady(masterAddr, 100)
 	entered := strings.Count(ka.Output(), "Entering MASTER STATE")
-	before, _ := status(x.backup)
 	began := time.Now()
 	for time.Since(began) < length {
 		hog(8*time.Second, 2*runtime.NumCPU())
 		hog(2*time.Second, runtime.NumCPU(), "chrt", "-f", "50")
 	}
 	x.hold(time.Second)
-	after, _ := status(x.backup)
-	m, _ := status(x.master)
-	r.Starvation = &starvation{
-		Seconds: time.Since(began).Seconds(),
-		FalseFailovers: map[string]int{
-			"xvrrp":      after.Instances[0].Counters.Transitions["master_down"] - before.Instances[0].Counters.Transitions["master_down"],
-			"keepalived": strings.Count(ka.Output(), "Entering MASTER STATE") - entered,
-		},
-		WakeLateMaxMs: map[string]float64{"master": m.Loop.WakeLateMaxMs, "backup": after.Loop.WakeLateMaxMs},
-	}
-	fmt.Printf("starvation: %+v\n", *r.Starvation)
+	r.Starvation = became()
+	r.Starvation.FalseFailovers["keepalived"] = strings.Count(ka.Output(), "Entering MASTER STATE") - entered
+	fmt.Printf("starvation: %+v\n", r.Starvation.FalseFailovers)
 }
 
 // hog keeps every processor busy with n programs for a while. Their limit of
@@ -187,7 +232,7 @@ func (b *bench) floods(r *result, length time.Duration) {
 		}
 		em, _ := status(s.master)
 		ep, _ := status(s.backup)
-		row.Transitions = em.transitions() + ep.transitions() - sm.transitions() - sp.transitions()
+		row.Transitions = em.transitions(0) + ep.transitions(0) - sm.transitions(0) - sp.transitions(0)
 		r.Floods = append(r.Floods, row)
 		fmt.Printf("flood: %+v\n", row)
 		b.end()
@@ -198,46 +243,14 @@ func confV2(priority, _ int) string {
 	return fmt.Sprintf("vrrp_instance I1 {\nstate BACKUP\ninterface ens33\nvirtual_router_id 1\npriority %d\nadvert_int 1\nauthentication {\nauth_type PASS\nauth_pass 123456\n}\nvirtual_ipaddress {\n%s/24\n}\n}\n", priority, vip)
 }
 
-// soak is a run in which nothing happens.
-type soak struct {
-	Hours          float64
-	Probes         int
-	Downs          int // verdicts of the session
-	FalseFailovers int
-	WakeLateMaxMs  float64
-}
-
+// soak leaves a pair alone.
 func (b *bench) soak(r *result, length time.Duration) {
 	s := b.site()
 	defer b.end()
-	s.master.XVRRPD(s.File("m.conf", plainFast(masterPriority)))
-	s.steady(masterAddr, 10)
-	s.backup.XVRRPD(s.File("b.conf", plainFast(backupPriority)))
-	s.Eventually("the session is Up", 10*time.Second, s.sessionUp)
-	s.steady(masterAddr, 30)
-	before, _ := status(s.backup)
-	began := time.Now()
+	became := s.watchBothWays()
 	s.hold(length)
-	after, _ := status(s.backup)
-	v := after.Interfaces[0].Sessions[0].Verdicts
-	r.Soak = &soak{
-		Hours: time.Since(began).Hours(), Downs: v["down"] + v["admin_down"],
-		FalseFailovers: after.transitions() - before.transitions(), WakeLateMaxMs: after.Loop.WakeLateMaxMs,
-	}
-	r.Soak.Probes = probesSent(s.backup)
-	fmt.Printf("soak: %+v\n", *r.Soak)
-}
-
-func probesSent(n *lab.Node) int {
-	var st struct {
-		Interfaces []struct {
-			Sessions []struct {
-				Sent int `json:"probes_sent"`
-			}
-		}
-	}
-	_ = json.Unmarshal([]byte(n.Ctl("status", "--json")), &st)
-	return st.Interfaces[0].Sessions[0].Sent
+	r.Soak = became()
+	fmt.Printf("soak: %+v\n", r.Soak.FalseFailovers)
 }
 
 // collected is the loop's lateness with and without garbage collections.

@@ -60,6 +60,18 @@ func treeCPU(p *lab.Process) time.Duration {
 	return total
 }
 
+// stolenMs is the processor time that the machine's host kept from it since the
+// start, all processors together.
+func stolenMs() float64 {
+	text, _ := os.ReadFile("/proc/stat")
+	f := strings.Fields(string(text))
+	if len(f) < 9 {
+		return 0
+	}
+	ticks, _ := strconv.ParseFloat(f[8], 64)
+	return ticks * 10 // USER_HZ is 100
+}
+
 // treeRSS is resident memory in MiB.
 func treeRSS(p *lab.Process) float64 {
 	total := 0.0
