@@ -104,6 +104,8 @@ func parseConfig(t *testing.T, words []string) control.Config {
 			cfg.Interval = instant(t, value).Sub(0)
 		case "preempt_delay":
 			cfg.PreemptDelay = instant(t, value).Sub(0)
+		case "hold":
+			cfg.HoldLimit = instant(t, value).Sub(0)
 		case "nopreempt":
 			cfg.NoPreempt = true
 		case "silent":
@@ -139,6 +141,8 @@ func parseEvent(t *testing.T, now control.Instant, interval time.Duration, words
 		return control.Event{
 			Kind: control.EventPeerDown, Source: netip.MustParseAddr(words[1]), Left: words[0] == "peer_left",
 		}
+	case "peer_up":
+		return control.Event{Kind: control.EventPeerUp, Source: netip.MustParseAddr(words[1]), At: now}
 	case "stall":
 		return control.Event{Kind: control.EventStall, Gap: instant(t, words[1]).Sub(0)}
 	case "link":

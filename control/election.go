@@ -89,7 +89,7 @@ func (r *Router) accepts(priority uint8) bool {
 func (r *Router) advertInBackup(now Instant, ev Event, out []Action) []Action {
 	if ev.Priority == 0 {
 		// The master resigns: Skew_Time is all that is left to wait.
-		r.master, r.masterPriority = netip.Addr{}, 0
+		r.forget()
 		r.masterDown = ev.At.Add(r.Skew())
 		return append(out, Action{Kind: ActionForget})
 	}
@@ -107,6 +107,9 @@ func (r *Router) advertInBackup(now Instant, ev Event, out []Action) []Action {
 
 // follow accepts an advert as that of the current master.
 func (r *Router) follow(ev Event) {
+	if ev.Source != r.master {
+		r.heldTill = 0
+	}
 	r.master, r.masterPriority = ev.Source, ev.Priority
 	if r.cfg.Version == 3 {
 		r.masterInterval = ev.Interval // RFC 9568 section 6.4.2

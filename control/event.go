@@ -65,6 +65,9 @@ const (
 	// EventPeerDown says that Source is dead, or serves no longer (Left): if it
 	// is the master, its Master_Down_Timer fires now.
 	EventPeerDown
+	// EventPeerUp says that Source has answered the fast detector at At, and
+	// that it serves: if it is the master, its Master_Down_Timer is held back.
+	EventPeerUp
 	// EventStall says that this host did nothing for the time Gap, which ends
 	// now. It comes before what arrived meanwhile.
 	EventStall
@@ -74,7 +77,7 @@ const (
 // allocates nothing; Kind says which fields count.
 type Event struct {
 	Kind     EventKind
-	At       Instant // arrival
+	At       Instant // arrival of the advert or the answer
 	Source   netip.Addr
 	Priority uint8
 	Interval time.Duration

@@ -76,6 +76,7 @@ func newWorld(t *testing.T, seed uint64) *world {
 			Source:   netip.AddrFrom4([4]byte{10, 0, 0, byte(i + 1)}),
 			Links:    []control.Link{{}},
 		}
+		cfg.HoldLimit = time.Duration(rng.IntN(5)) * interval
 		cfg.NoPreempt = rng.IntN(4) == 0
 		if rng.IntN(4) == 0 {
 			cfg.PreemptDelay = time.Duration(rng.IntN(5)) * interval
@@ -184,7 +185,7 @@ func (w *world) restart(i int) {
 func (w *world) fault() {
 	i := w.rng.IntN(len(w.nodes))
 	n := w.nodes[i]
-	switch w.rng.IntN(7) {
+	switch w.rng.IntN(8) {
 	case 0: // crash without a word, addresses gone with the host
 		n.router, n.owns, n.inbox, n.stalled = control.New(n.cfg), false, nil, 0
 		w.step(i, control.Event{Kind: control.EventStartup})
@@ -205,6 +206,10 @@ func (w *world) fault() {
 		if master, _ := n.router.Master(); master.IsValid() && n.stalled == 0 {
 			w.step(i, control.Event{Kind: control.EventPeerDown, Source: master, Left: w.rng.IntN(2) == 0})
 		}
+	case 7: // somebody answers for the master, whatever it does
+		if master, _ := n.router.Master(); master.IsValid() && n.stalled == 0 {
+			w.step(i, control.Event{Kind: control.EventPeerUp, Source: master, At: w.now})
+		}
 	case 5:
 		w.loss = []float64{0, 0.05, 0.3, 0.9}[w.rng.IntN(4)]
 	}
@@ -218,12 +223,13 @@ func (w *world) heal() {
 }
 
 // bound is the longest time to one master once nothing fails any more: the end
-// of a stall, the longest preempt_delay, and twice the longest master-down
-// time, once for the takeover and once for a second contender to give way.
+// of a stall, the longest preempt_delay, the longest hold of a master-down
+// time, and twice the longest master-down time, once for the takeover and once
+// for a second contender to give way.
 func (w *world) bound() time.Duration {
 	longest := time.Duration(0)
 	for _, n := range w.nodes {
-		longest = max(longest, n.cfg.PreemptDelay+2*n.router.MasterDownInterval())
+		longest = max(longest, n.cfg.PreemptDelay+n.cfg.HoldLimit+2*n.router.MasterDownInterval())
 	}
 	return 10*w.interval() + longest + 4*w.delay
 }

@@ -61,6 +61,8 @@ type Config struct {
 	HigherPrioSendAdvert bool
 	// OwnerIgnoreAdverts makes the owner deaf to other masters.
 	OwnerIgnoreAdverts bool
+	// HoldLimit is how long EventPeerUp may hold the Master_Down_Timer back.
+	HoldLimit time.Duration
 
 	Links []Link
 }
@@ -81,6 +83,7 @@ type Router struct {
 	masterPriority uint8
 	masterInterval time.Duration
 	masterDown     Instant
+	heldTill       Instant // masterDown counts no sooner, see EventPeerUp
 	preemptAt      Instant // end of preempt_delay; 0 if it is not running
 	delayOver      bool    // preempt_delay has run for this master
 
@@ -148,10 +151,11 @@ func (r *Router) Listening() bool { return r.stalled }
 func (r *Router) Deadline() (Instant, bool) {
 	switch r.state {
 	case Backup:
-		if r.preemptAt != 0 && r.preemptAt < r.masterDown {
+		down := max(r.masterDown, r.heldTill)
+		if r.preemptAt != 0 && r.preemptAt < down {
 			return r.preemptAt, true
 		}
-		return r.masterDown, true
+		return down, true
 	case Master:
 		return r.nextAdvert, true
 	}
@@ -176,10 +180,6 @@ func (r *Router) longestSkew() time.Duration {
 	return time.Second
 }
 
-// MasterInterval returns the time between two adverts of the master, as far as
-// it is known: the own one otherwise.
-func (r *Router) MasterInterval() time.Duration { return r.masterInterval }
-
 // MasterDownInterval returns the silence after which the master is dead.
 func (r *Router) MasterDownInterval() time.Duration {
 	return time.Duration(r.cfg.DownAdverts)*r.masterInterval + r.Skew()
@@ -201,6 +201,9 @@ func (r *Router) Step(now Instant, ev Event, out []Action) []Action {
 		return out
 	case EventPeerDown:
 		return r.peerDown(now, ev, out)
+	case EventPeerUp:
+		r.peerUp(ev)
+		return out
 	case EventStall:
 		r.stall(now, ev.Gap)
 		return out
@@ -260,6 +263,20 @@ func (r *Router) peerDown(now Instant, ev Event, out []Action) []Action {
 	return r.becomeMaster(now, ReasonFastDetect, out)
 }
 
+// peerUp holds the Master_Down_Timer back: whoever answers is not dead, only
+// late. An answer counts for an interval less than an advert would. So a master
+// that advertised regularly until it died is replaced as soon as without; and
+// one that answers and does not advertise, after HoldLimit.
+func (r *Router) peerUp(ev Event) {
+	if r.state != Backup || !r.master.IsValid() || r.master != ev.Source || !r.accepts(r.masterPriority) {
+		return
+	}
+	r.heldTill = min(ev.At.Add(r.MasterDownInterval()-r.masterInterval), r.masterDown.Add(r.cfg.HoldLimit))
+}
+
+// forget ends the relation to the master that was followed.
+func (r *Router) forget() { r.master, r.masterPriority, r.heldTill = netip.Addr{}, 0, 0 }
+
 // Slept says whether a master that is late by gap may have been replaced: its
 // last advert was due an interval before that. The loop asks at every wake-up,
 // and steps the Router only if it is so.
@@ -307,11 +324,11 @@ func (r *Router) expire(now Instant, out []Action) []Action {
 		}
 		return append(out, Action{Kind: ActionAdvert, Priority: r.priority})
 	}
-	if r.preemptAt != 0 && r.preemptAt <= now && now < r.masterDown {
+	if r.preemptAt != 0 && r.preemptAt <= now && now < max(r.masterDown, r.heldTill) {
 		// From here on the lower master's adverts no longer count, and what
 		// remains of the master-down time must still pass.
 		r.preemptAt, r.delayOver = 0, true
-		r.master, r.masterPriority = netip.Addr{}, 0
+		r.forget()
 		return append(out, Action{Kind: ActionForget})
 	}
 	return r.becomeMaster(now, ReasonMasterDown, out)
@@ -354,7 +371,7 @@ func (r *Router) link(now Instant, ev Event, out []Action) []Action {
 	case r.state == Backup:
 		r.masterDown = r.masterDown.Add(r.Skew() - skew)
 		if r.master.IsValid() && !r.accepts(r.masterPriority) {
-			r.master, r.masterPriority = netip.Addr{}, 0
+			r.forget()
 			out = append(out, Action{Kind: ActionForget})
 		}
 	}
@@ -408,7 +425,8 @@ func (r *Router) move(now Instant, to State, why Reason, out []Action) []Action 
 	r.state, r.since = to, now
 	if to != Backup {
 		// RFC 9568 section 6.4.3: a learned interval is forgotten.
-		r.master, r.masterPriority, r.masterInterval = netip.Addr{}, 0, r.cfg.Interval
+		r.forget()
+		r.masterInterval = r.cfg.Interval
 		r.preemptAt, r.delayOver = 0, false
 		out = append(out, Action{Kind: ActionForget})
 	}

@@ -32,7 +32,10 @@ type guardStatus struct {
 			Address         string
 			Seen            int
 		}
-		Alarms []struct{ Kind, Address, MAC string }
+		Alarms   []struct{ Kind, Address, MAC string }
+		Counters struct {
+			Held int `json:"master_down_held"`
+		}
 	}
 	Interfaces []struct {
 		Lease struct {
@@ -141,6 +144,55 @@ func TestHungDaemonIsFenced(t *testing.T) {
 		return g[len(g)-1].MAC.String() == s.master.MAC("ens33").String()
 	})
 	s.onlyAnswers(t, s.master, time.Now())
+}
+
+// hurried is fast with adverts every 10 ms, so that the RFC's timer is the first
+// to notice that they stay out.
+func hurried(priority int) string {
+	return strings.Replace(fast(priority, ""), "advert_int 1\n", "advert_int 0.01\n", 1)
+}
+
+func (s *site) hurriedPair(t *testing.T) (master *lab.Process) {
+	t.Helper()
+	master = s.master.XVRRPD(s.File("m.conf", hurried(200)))
+	s.becomes(t, s.master, 0, "MASTER")
+	s.backup.XVRRPD(s.File("b.conf", hurried(100)))
+	s.sessionUp(t, s.backup)
+	return master
+}
+
+// A hung daemon whose host still serves is replaced when that host stops to, and
+// not when its adverts stay out: there is one owner all the time.
+func TestHungDaemonServesUntilItsLeaseEnds(t *testing.T) {
+	s := newSite(t)
+	master := s.hurriedPair(t)
+	since := time.Now()
+	master.Signal(unix.SIGSTOP)
+	s.Eventually("the backup advertises", 10*time.Second, func() bool {
+		s.client.WhoHas("ens33", rs1, vip)
+		return len(s.wire.Adverts(ka2)) > 0
+	})
+	answers := 0
+	for _, f := range s.wire.Answering(vip, since) {
+		if f.Time.Before(s.wire.Adverts(ka2)[0].Time) {
+			answers++
+			assert.Equal(t, s.master.MAC("ens33"), f.MAC)
+		}
+	}
+	assert.NotZero(t, answers)
+	s.takesOverFast(t, "peer_left")
+	s.onlyAnswers(t, s.backup, time.Now())
+	assert.Equal(t, 1, askGuard(t, s.backup).Instances[0].Counters.Held)
+}
+
+// Adverts are lost, but probes are answered: the RFC's timer has the last word.
+func TestMasterThatOnlyAnswersIsReplaced(t *testing.T) {
+	s := newSite(t)
+	s.hurriedPair(t)
+	s.master.Run("nft", "add table ip lost; add chain ip lost out { type filter hook output priority 0; }; add rule ip lost out ip protocol 112 drop")
+	s.takesOverFast(t, "master_down")
+	g := askGuard(t, s.backup)
+	assert.Equal(t, 1, g.Instances[0].Counters.Held)
 }
 
 // A daemon that dies without a peer goes on serving; with one it is silent

@@ -118,13 +118,16 @@ type Peer struct {
 // Counters of a virtual router. Adverts received count the events that user
 // space judged and the repetitions that the kernel kept to itself.
 type Counters struct {
-	AdvertsSent          uint64            `json:"adverts_sent"`
-	AdvertsReceived      uint64            `json:"adverts_received"`
-	PriorityZeroSent     uint64            `json:"priority_zero_sent"`
-	PriorityZeroReceived uint64            `json:"priority_zero_received"`
-	Transitions          map[string]uint64 `json:"transitions"`
-	Rejected             map[string]uint64 `json:"rejected"`
-	ChecksumForms        map[string]uint64 `json:"checksum_forms,omitempty"`
+	AdvertsSent          uint64 `json:"adverts_sent"`
+	AdvertsReceived      uint64 `json:"adverts_received"`
+	PriorityZeroSent     uint64 `json:"priority_zero_sent"`
+	PriorityZeroReceived uint64 `json:"priority_zero_received"`
+	// MasterDownHeld counts silences of a master for Master_Down_Interval that
+	// moved nobody, because fast detection knew it to live.
+	MasterDownHeld uint64            `json:"master_down_held"`
+	Transitions    map[string]uint64 `json:"transitions"`
+	Rejected       map[string]uint64 `json:"rejected"`
+	ChecksumForms  map[string]uint64 `json:"checksum_forms,omitempty"`
 }
 
 // InterfaceStatus is the data plane of one interface.

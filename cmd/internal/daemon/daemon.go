@@ -349,6 +349,7 @@ func (d *Daemon) newInstance(h *host, f *iface, cfg *config.Instance) (*instance
 		LowerPrioNoAdvert:    cfg.LowerPrioNoAdvert,
 		HigherPrioSendAdvert: cfg.HigherPrioSendAdvert,
 		OwnerIgnoreAdverts:   cfg.OwnerIgnoreAdverts,
+		HoldLimit:            f.leaseTime,
 	}
 	track := func(name string, weight int, reverse bool) {
 		link := h.links[name]

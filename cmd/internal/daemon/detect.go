@@ -221,6 +221,29 @@ func (l *loop) probeSession(f *iface, s *session) {
 	}
 }
 
+// askDetector lets a backup know, before it judges its master by the adverts
+// that are missing, what that one's kernel said last.
+func (l *loop) askDetector(i *instance) {
+	s := i.session
+	if s == nil || s.spec.Echo {
+		return // an echo says nothing of the daemon
+	}
+	if state, _, _ := s.State(); state != control.SessionUp {
+		return
+	}
+	a := i.iface.guard.Answer(s.local)
+	if control.SessionState(a.State) != control.SessionUp {
+		return
+	}
+	was, _ := i.router.Deadline()
+	l.step(i, control.Event{Kind: control.EventPeerUp, Source: s.spec.Peer, At: control.Instant(a.LastNs)})
+	last := i.iface.plane.LastArrival(i.slot)
+	if i.deadline > was && i.heldSince != last {
+		i.heldSince = last
+		i.shared.held.Add(1)
+	}
+}
+
 // verdict lets the instances that follow the peer know.
 func (l *loop) verdict(f *iface, s *session, v control.Verdict, oldest control.Instant) {
 	news := detection{iface: f, peer: word(s.spec.Peer), verdict: v}

@@ -102,6 +102,44 @@ func TestLostAnswersAloneMoveNobody(t *testing.T) {
 	assert.Equal(t, 1, news.still)
 }
 
+// A master whose adverts stay out is not replaced while its reflector answers,
+// however late the loop itself was; once the answers end it is.
+func TestLateMasterIsNotReplaced(t *testing.T) {
+	for _, tc := range []struct {
+		name      string
+		overslept time.Duration
+	}{{"the master is late", 0}, {"so are we", 40 * time.Millisecond}} {
+		t.Run(tc.name, func(t *testing.T) {
+			l, i, plane, guard := newDetectLoop(t)
+			silent := plane.last
+			l.turnAt(l.planned.Add(tc.overslept))
+			for range 60 {
+				guard.answer = loader.Answer{LastNs: int64(l.now) + 50_000, State: uint8(control.SessionUp)}
+				l.turnAt(max(l.now+1, l.planned))
+			}
+			require.Greater(t, l.now, control.Instant(silent).Add(i.router.MasterDownInterval()))
+			assert.Equal(t, control.Backup, i.router.State())
+			assert.Equal(t, uint64(1), i.shared.held.Load())
+			l.unanswered(i, 20*time.Millisecond)
+			assert.Equal(t, control.Master, i.router.State())
+			assert.Equal(t, uint64(1), i.shared.transitions[control.ReasonFastDetect].Load())
+		})
+	}
+}
+
+// An echo says nothing of the daemon: the RFC's timer is not held back.
+func TestEchoHoldsNothingBack(t *testing.T) {
+	l, i, plane, guard := newDetectLoop(t)
+	i.session.spec.Echo = true
+	silent := plane.last
+	for l.now < control.Instant(silent).Add(i.router.MasterDownInterval()) {
+		guard.answer = loader.Answer{LastNs: int64(l.now) + 50_000, State: uint8(control.SessionUp)}
+		l.turnAt(max(l.now+1, l.planned))
+	}
+	assert.Equal(t, control.Master, i.router.State())
+	assert.Equal(t, uint64(1), i.shared.transitions[control.ReasonMasterDown].Load())
+}
+
 // The lease is renewed at each round, and there is a round often enough.
 func TestLeaseIsRenewed(t *testing.T) {
 	l, _, _, guard := newDetectLoop(t)

@@ -33,8 +33,8 @@ const (
 	sendAhead = time.Millisecond
 	// lateWake is how late the loop may judge a dead master without asking
 	// twice; above it the kernel gets graceTime to deliver what it still
-	// holds, or as long as the loop was late, up to an interval: a machine
-	// that stood still may have stopped the master, too.
+	// holds, or as long as the loop was late, up to Master_Down_Interval: what
+	// stopped us may have stopped the master, too, and let it go later.
 	lateWake  = 2 * time.Millisecond
 	graceTime = 500 * time.Microsecond
 )
@@ -413,6 +413,9 @@ func (l *loop) judge() {
 		if last := i.iface.plane.LastArrival(i.slot); last > 0 {
 			l.step(i, control.Event{Kind: control.EventRefresh, At: control.Instant(last)})
 		}
+		if deadline, _ := i.router.Deadline(); deadline <= l.now {
+			l.askDetector(i)
+		}
 		deadline, _ := i.router.Deadline()
 		if deadline > l.now {
 			continue
@@ -420,7 +423,7 @@ func (l *loop) judge() {
 		late := l.now.Sub(deadline)
 		if away := max(late, l.overslept); away > lateWake && i.graceOf != deadline {
 			i.graceOf = deadline
-			i.graceEnd = l.now.Add(max(graceTime, min(away, i.router.MasterInterval())))
+			i.graceEnd = l.now.Add(max(graceTime, min(away, i.router.MasterDownInterval())))
 			l.stats.graces.Add(1)
 		}
 		if i.graceOf == deadline && l.now < i.graceEnd {

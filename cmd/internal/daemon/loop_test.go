@@ -75,7 +75,7 @@ func newTestLoop(tb testing.TB, priority uint8) (*loop, *instance, *fakePlane) {
 	addrs := []byte{10, 0, 0, 1}
 	i.router = control.New(control.Config{
 		VRID: 7, Version: 3, Priority: priority, Interval: cfg.Interval, DownAdverts: 3,
-		Source: ownAddr, Addrs: addrs,
+		Source: ownAddr, Addrs: addrs, HoldLimit: time.Second,
 	})
 	i.frame = transport.NewFrame(packet.Advert{Version: 3, VRID: 7, Interval: cfg.Interval, Addrs: addrs}, ownAddr, group)
 	i.set, err = vip.NewSet(0, nil, nil, vip.Announcement{})
@@ -125,11 +125,11 @@ func TestLateLoopIsNotWrong(t *testing.T) {
 	assert.Equal(t, control.Backup, i.router.State())
 
 	// It wakes late and nothing is there: if the whole machine stood still, the
-	// master has an interval to speak.
+	// master has as long to speak as it could be silent.
 	woke = woke.Add(time.Second)
 	l.turnAt(woke)
 	assert.Equal(t, control.Backup, i.router.State())
-	end := woke.Add(10 * time.Millisecond)
+	end := woke.Add(i.router.MasterDownInterval())
 	assert.Equal(t, end, i.deadline)
 	l.judge() // for another instance, say
 	assert.Equal(t, end, i.deadline)
@@ -146,7 +146,8 @@ func TestLateLoopGivesGrace(t *testing.T) {
 	}{
 		{lateWake, time.Millisecond, 0},
 		{3 * time.Millisecond, time.Millisecond, 3 * time.Millisecond},
-		{40 * time.Millisecond, time.Millisecond, 10 * time.Millisecond},
+		{30 * time.Millisecond, time.Millisecond, 30 * time.Millisecond},
+		{time.Second, time.Millisecond, 36093750 * time.Nanosecond}, // Master_Down_Interval
 		{3 * time.Millisecond, 4 * time.Millisecond, 4 * time.Millisecond},
 		{0, 3 * time.Millisecond, 3 * time.Millisecond},
 	} {

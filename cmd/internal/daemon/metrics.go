@@ -37,6 +37,7 @@ var (
 	descReceived     = instanceDesc("adverts_received_total", "Valid adverts received.")
 	descZeroSent     = instanceDesc("priority_zero_sent_total", "Adverts with priority 0 sent.")
 	descZeroReceived = instanceDesc("priority_zero_received_total", "Adverts with priority 0 received.")
+	descHeld         = instanceDesc("master_down_held_total", "Silences of a master for Master_Down_Interval that moved nobody, because fast detection knew it to live.")
 	descRejected     = instanceDesc("adverts_rejected_total", "Adverts refused, by reason.", "reason")
 	descForms        = instanceDesc("adverts_checksum_total", "Valid version 3 adverts by the bytes that their checksum covers.", "form")
 	descJitter       = instanceDesc("advert_jitter_seconds", "Mean deviation of the master's adverts from their mean gap, as the kernel saw them.")
@@ -69,7 +70,7 @@ var (
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		descInfo, descState, descSince, descPriority, descTransitions, descSent, descReceived,
-		descZeroSent, descZeroReceived, descRejected, descForms, descJitter, descLargestGap,
+		descZeroSent, descZeroReceived, descHeld, descRejected, descForms, descJitter, descLargestGap,
 		descFrames, descMode, descSendErrors, descAnnounced, descUnannounced, descWakeups,
 		descHandled, descJudged, descLost, descWakeLate, descStalls, descFence, descAlarm, descAlarms,
 		descLease, descReflector, descSession, descSessionInfo, descSessionsFull, descProbes, descReplies, descVerdicts,
@@ -127,6 +128,7 @@ func (i *instance) collect(gauge emitGauge, count emitCount) {
 	count(descReceived, s.Counters.AdvertsReceived, labels...)
 	count(descZeroSent, s.Counters.PriorityZeroSent, labels...)
 	count(descZeroReceived, s.Counters.PriorityZeroReceived, labels...)
+	count(descHeld, s.Counters.MasterDownHeld, labels...)
 	gauge(descJitter, seconds(s.Arrival.JitterNs), labels...)
 	gauge(descLargestGap, seconds(s.Arrival.LargestGapNs), labels...)
 	for r := range control.ReasonMax {

@@ -79,7 +79,7 @@ func (i *instance) counters(arrival loader.Liveness) ctlapi.Counters {
 	c := ctlapi.Counters{
 		AdvertsSent: sh.sent.Load(), AdvertsReceived: sh.received.Load() + arrival.Count,
 		PriorityZeroSent: sh.zeroSent.Load(), PriorityZeroReceived: sh.zeroReceived.Load(),
-		Transitions: map[string]uint64{}, Rejected: map[string]uint64{},
+		MasterDownHeld: sh.held.Load(), Transitions: map[string]uint64{}, Rejected: map[string]uint64{},
 	}
 	for r := range control.ReasonMax {
 		if n := sh.transitions[r].Load(); n > 0 {
