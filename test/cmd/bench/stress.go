@@ -45,6 +45,16 @@ func status(n *lab.Node) (st nodeStatus, err error) {
 	return st, err
 }
 
+// mustStatus asks until there is an answer.
+func (s *site) mustStatus(n *lab.Node) (st nodeStatus) {
+	s.Eventually(n.Name+" tells its status", 10*time.Second, func() (ok bool) {
+		var err error
+		st, err = status(n)
+		return err == nil
+	})
+	return st
+}
+
 // transitions of an instance.
 func (s nodeStatus) transitions(instance int) (sum int) {
 	for _, n := range s.Instances[instance].Counters.Transitions {
@@ -54,12 +64,16 @@ func (s nodeStatus) transitions(instance int) (sum int) {
 }
 
 // plain is the configuration without a keyword about scheduling.
-func plain(priority int) string {
-	return strings.ReplaceAll(conf(priority, 1), fmt.Sprintf("vrrp_rt_priority %d\n", realtime), "")
+func plain(priority, instances int) string {
+	text := conf(priority, instances)
+	for _, line := range []string{fmt.Sprintf("vrrp_rt_priority %d\n", realtime), "vrrp_rlimit_rttime 10000000\n"} {
+		text = strings.ReplaceAll(text, line, "")
+	}
+	return text
 }
 
 func plainFast(priority int) string {
-	return "global_defs {\nfast_detect interval 1 multiplier 3\n}\n" + plain(priority)
+	return "global_defs {\nfast_detect interval 1 multiplier 3\n}\n" + plain(priority, 1)
 }
 
 // The instances of bothWays.
@@ -74,8 +88,7 @@ var wayNames = [ways]string{"fast_detect 1 ms x 3", "adverts alone"}
 // bothWays is two instances on the same hosts, without a keyword about
 // scheduling.
 func bothWays(priority int) string {
-	text := strings.ReplaceAll(conf(priority, ways), fmt.Sprintf("vrrp_rt_priority %d\n", realtime), "")
-	return strings.Replace(text, "vrrp_instance I1 {\n", "vrrp_instance I1 {\nfast_detect interval 1 multiplier 3\n", 1)
+	return strings.Replace(plain(priority, ways), "vrrp_instance I1 {\n", "vrrp_instance I1 {\nfast_detect interval 1 multiplier 3\n", 1)
 }
 
 // unmoved is what became of a pair that nothing should move.
@@ -99,16 +112,17 @@ func (s *site) watchBothWays() func() *unmoved {
 	bp := s.backup.XVRRPD(s.File("b.conf", bothWays(backupPriority)))
 	s.Eventually("the session is Up", 10*time.Second, s.sessionUp)
 	s.steady(masterAddr, 200)
-	before, _ := status(s.backup)
+	before := s.mustStatus(s.backup)
 	began, stolen := time.Now(), stolenMs()
 	return func() *unmoved {
-		after, _ := status(s.backup)
-		m, _ := status(s.master)
-		session := after.Interfaces[0].Sessions[0]
+		after, m := s.mustStatus(s.backup), s.mustStatus(s.master)
+		session, was := after.Interfaces[0].Sessions[0], before.Interfaces[0].Sessions[0]
+		downs := func(v map[string]int) int { return v["down"] + v["admin_down"] }
 		u := &unmoved{
 			Seconds: time.Since(began).Seconds(), FalseFailovers: map[string]int{},
-			Held: after.Instances[withFastDetect].Counters.Held, Probes: session.Sent,
-			Downs:         session.Verdicts["down"] + session.Verdicts["admin_down"],
+			Held:          after.Instances[withFastDetect].Counters.Held - before.Instances[withFastDetect].Counters.Held,
+			Probes:        session.Sent - was.Sent,
+			Downs:         downs(session.Verdicts) - downs(was.Verdicts),
 			WakeLateMaxMs: map[string]float64{"master": m.Loop.WakeLateMaxMs, "backup": after.Loop.WakeLateMaxMs},
 			StolenMs:      stolenMs() - stolen,
 			Log:           map[string]string{"master": mp.Output(), "backup": bp.Output()},
