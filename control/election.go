@@ -89,12 +89,15 @@ func (r *Router) accepts(priority uint8) bool {
 func (r *Router) advertInBackup(now Instant, ev Event, out []Action) []Action {
 	if ev.Priority == 0 {
 		// The master resigns: Skew_Time is all that is left to wait.
-		r.forget()
+		r.forget(now)
 		r.masterDown = ev.At.Add(r.Skew())
 		return append(out, Action{Kind: ActionForget})
 	}
 	if !r.accepts(ev.Priority) {
-		return out // compat: heard, but our timer keeps running
+		// compat: heard, but our timer keeps running.
+		r.contested = max(r.contested, ev.At)
+		r.endHold(now)
+		return out
 	}
 	if ev.Priority >= r.priority || r.cfg.NoPreempt {
 		r.preemptAt, r.delayOver = 0, false
@@ -107,10 +110,8 @@ func (r *Router) advertInBackup(now Instant, ev Event, out []Action) []Action {
 
 // follow accepts an advert as that of the current master.
 func (r *Router) follow(ev Event) {
-	if ev.Source != r.master {
-		r.heldTill = 0
-	}
 	r.master, r.masterPriority = ev.Source, ev.Priority
+	r.heard, r.heldTill = ev.At, 0
 	if r.cfg.Version == 3 {
 		r.masterInterval = ev.Interval // RFC 9568 section 6.4.2
 	}

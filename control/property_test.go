@@ -46,7 +46,10 @@ type node struct {
 	inbox   []frame         // arrived while frozen
 	asleep  control.Instant // when it was frozen
 	again   bool            // starts again once it has left
-	owns    bool
+	// answered says that the fast detector hears from whatever master is
+	// followed.
+	answered bool
+	owns     bool
 }
 
 type world struct {
@@ -76,7 +79,7 @@ func newWorld(t *testing.T, seed uint64) *world {
 			Source:   netip.AddrFrom4([4]byte{10, 0, 0, byte(i + 1)}),
 			Links:    []control.Link{{}},
 		}
-		cfg.HoldLimit = time.Duration(rng.IntN(5)) * interval
+		cfg.HoldLimit = time.Duration(rng.IntN(8)) * interval
 		cfg.NoPreempt = rng.IntN(4) == 0
 		if rng.IntN(4) == 0 {
 			cfg.PreemptDelay = time.Duration(rng.IntN(5)) * interval
@@ -168,6 +171,9 @@ func (w *world) wake(i int) {
 		w.hear(i, f)
 	}
 	n.inbox = nil
+	if master, _ := n.router.Master(); n.answered && master.IsValid() {
+		w.step(i, control.Event{Kind: control.EventPeerUp, Source: master, At: w.now})
+	}
 	if due, ok := n.router.Deadline(); ok && due <= w.now {
 		w.step(i, control.Event{Kind: control.EventExpire})
 	}
@@ -206,10 +212,8 @@ func (w *world) fault() {
 		if master, _ := n.router.Master(); master.IsValid() && n.stalled == 0 {
 			w.step(i, control.Event{Kind: control.EventPeerDown, Source: master, Left: w.rng.IntN(2) == 0})
 		}
-	case 7: // somebody answers for the master, whatever it does
-		if master, _ := n.router.Master(); master.IsValid() && n.stalled == 0 {
-			w.step(i, control.Event{Kind: control.EventPeerUp, Source: master, At: w.now})
-		}
+	case 7: // somebody answers for every master from now on, whatever it does, or ends that
+		n.answered = !n.answered
 	case 5:
 		w.loss = []float64{0, 0.05, 0.3, 0.9}[w.rng.IntN(4)]
 	}

@@ -83,6 +83,8 @@ type Router struct {
 	masterPriority uint8
 	masterInterval time.Duration
 	masterDown     Instant
+	heard          Instant // the master's last advert
+	contested      Instant // the last advert that is not accepted, from whomever
 	heldTill       Instant // masterDown counts no sooner, see EventPeerUp
 	preemptAt      Instant // end of preempt_delay; 0 if it is not running
 	delayOver      bool    // preempt_delay has run for this master
@@ -266,16 +268,28 @@ func (r *Router) peerDown(now Instant, ev Event, out []Action) []Action {
 // peerUp holds the Master_Down_Timer back: whoever answers is not dead, only
 // late. An answer counts for an interval less than an advert would. So a master
 // that advertised regularly until it died is replaced as soon as without; and
-// one that answers and does not advertise, after HoldLimit.
+// one that answers and does not advertise, after HoldLimit. Once an advert came
+// that is not accepted, there is nobody to wait for: the master has lowered its
+// priority, or a lower router serves already.
 func (r *Router) peerUp(ev Event) {
-	if r.state != Backup || !r.master.IsValid() || r.master != ev.Source || !r.accepts(r.masterPriority) {
+	if r.state != Backup || !r.master.IsValid() || r.master != ev.Source ||
+		!r.accepts(r.masterPriority) || r.contested > r.heard {
 		return
 	}
 	r.heldTill = min(ev.At.Add(r.MasterDownInterval()-r.masterInterval), r.masterDown.Add(r.cfg.HoldLimit))
 }
 
+// endHold lets the Master_Down_Timer count again: now, if it has run out.
+func (r *Router) endHold(now Instant) {
+	r.masterDown = max(r.masterDown, min(now, r.heldTill))
+	r.heldTill = 0
+}
+
 // forget ends the relation to the master that was followed.
-func (r *Router) forget() { r.master, r.masterPriority, r.heldTill = netip.Addr{}, 0, 0 }
+func (r *Router) forget(now Instant) {
+	r.endHold(now)
+	r.master, r.masterPriority = netip.Addr{}, 0
+}
 
 // Slept says whether a master that is late by gap may have been replaced: its
 // last advert was due an interval before that. The loop asks at every wake-up,
@@ -324,11 +338,11 @@ func (r *Router) expire(now Instant, out []Action) []Action {
 		}
 		return append(out, Action{Kind: ActionAdvert, Priority: r.priority})
 	}
-	if r.preemptAt != 0 && r.preemptAt <= now && now < max(r.masterDown, r.heldTill) {
+	if r.preemptAt != 0 && r.preemptAt <= now && now < r.masterDown {
 		// From here on the lower master's adverts no longer count, and what
 		// remains of the master-down time must still pass.
 		r.preemptAt, r.delayOver = 0, true
-		r.forget()
+		r.forget(now)
 		return append(out, Action{Kind: ActionForget})
 	}
 	return r.becomeMaster(now, ReasonMasterDown, out)
@@ -339,6 +353,7 @@ func (r *Router) refresh(at Instant) {
 	if r.state != Backup || !r.master.IsValid() || !r.accepts(r.masterPriority) {
 		return
 	}
+	r.heard = max(r.heard, at)
 	if down := at.Add(r.MasterDownInterval()); down > r.masterDown {
 		r.masterDown = down
 	}
@@ -371,7 +386,7 @@ func (r *Router) link(now Instant, ev Event, out []Action) []Action {
 	case r.state == Backup:
 		r.masterDown = r.masterDown.Add(r.Skew() - skew)
 		if r.master.IsValid() && !r.accepts(r.masterPriority) {
-			r.forget()
+			r.forget(now)
 			out = append(out, Action{Kind: ActionForget})
 		}
 	}
@@ -425,7 +440,7 @@ func (r *Router) move(now Instant, to State, why Reason, out []Action) []Action 
 	r.state, r.since = to, now
 	if to != Backup {
 		// RFC 9568 section 6.4.3: a learned interval is forgotten.
-		r.forget()
+		r.forget(now)
 		r.masterInterval = r.cfg.Interval
 		r.preemptAt, r.delayOver = 0, false
 		out = append(out, Action{Kind: ActionForget})

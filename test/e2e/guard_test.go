@@ -166,6 +166,7 @@ func (s *site) hurriedPair(t *testing.T) (master *lab.Process) {
 func TestHungDaemonServesUntilItsLeaseEnds(t *testing.T) {
 	s := newSite(t)
 	master := s.hurriedPair(t)
+	held := askGuard(t, s.backup).Instances[0].Counters.Held
 	since := time.Now()
 	master.Signal(unix.SIGSTOP)
 	s.Eventually("the backup advertises", 10*time.Second, func() bool {
@@ -182,17 +183,33 @@ func TestHungDaemonServesUntilItsLeaseEnds(t *testing.T) {
 	assert.NotZero(t, answers)
 	s.takesOverFast(t, "peer_left")
 	s.onlyAnswers(t, s.backup, time.Now())
-	assert.Equal(t, 1, askGuard(t, s.backup).Instances[0].Counters.Held)
+	assert.Equal(t, held+1, askGuard(t, s.backup).Instances[0].Counters.Held)
 }
 
 // Adverts are lost, but probes are answered: the RFC's timer has the last word.
 func TestMasterThatOnlyAnswersIsReplaced(t *testing.T) {
 	s := newSite(t)
 	s.hurriedPair(t)
+	held := askGuard(t, s.backup).Instances[0].Counters.Held
 	s.master.Run("nft", "add table ip lost; add chain ip lost out { type filter hook output priority 0; }; add rule ip lost out ip protocol 112 drop")
 	s.takesOverFast(t, "master_down")
-	g := askGuard(t, s.backup)
-	assert.Equal(t, 1, g.Instances[0].Counters.Held)
+	assert.Equal(t, held+1, askGuard(t, s.backup).Instances[0].Counters.Held)
+}
+
+// A master that lowers its priority is alive, and is replaced at once.
+func TestMasterThatLowersItsPriorityIsReplaced(t *testing.T) {
+	s := newSite(t)
+	s.master.Run("ip", "link", "add", "tracked", "type", "veth", "peer", "name", "tracked2")
+	s.master.Run("ip", "link", "set", "tracked", "up")
+	s.master.Run("ip", "link", "set", "tracked2", "up")
+	s.master.XVRRPD(s.File("m.conf", strings.Replace(hurried(200), "priority 200\n", "priority 200\ntrack_interface {\ntracked weight -150\n}\n", 1)))
+	s.becomes(t, s.master, 0, "MASTER")
+	s.backup.XVRRPD(s.File("b.conf", hurried(100)))
+	s.sessionUp(t, s.backup)
+	held := askGuard(t, s.backup).Instances[0].Counters.Held
+	s.master.Run("ip", "link", "set", "tracked2", "down")
+	s.takesOverFast(t, "master_down")
+	assert.Equal(t, held, askGuard(t, s.backup).Instances[0].Counters.Held)
 }
 
 // A daemon that dies without a peer goes on serving; with one it is silent

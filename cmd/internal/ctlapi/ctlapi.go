@@ -122,8 +122,8 @@ type Counters struct {
 	AdvertsReceived      uint64 `json:"adverts_received"`
 	PriorityZeroSent     uint64 `json:"priority_zero_sent"`
 	PriorityZeroReceived uint64 `json:"priority_zero_received"`
-	// MasterDownHeld counts silences of a master for Master_Down_Interval that
-	// moved nobody, because fast detection knew it to live.
+	// MasterDownHeld counts the times that Master_Down_Interval had passed and
+	// the takeover was held back, because the master answered fast detection.
 	MasterDownHeld uint64            `json:"master_down_held"`
 	Transitions    map[string]uint64 `json:"transitions"`
 	Rejected       map[string]uint64 `json:"rejected"`

@@ -235,10 +235,9 @@ func (l *loop) askDetector(i *instance) {
 	if control.SessionState(a.State) != control.SessionUp {
 		return
 	}
-	was, _ := i.router.Deadline()
 	l.step(i, control.Event{Kind: control.EventPeerUp, Source: s.spec.Peer, At: control.Instant(a.LastNs)})
 	last := i.iface.plane.LastArrival(i.slot)
-	if i.deadline > was && i.heldSince != last {
+	if i.deadline > l.now && i.heldSince != last {
 		i.heldSince = last
 		i.shared.held.Add(1)
 	}

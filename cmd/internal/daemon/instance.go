@@ -35,7 +35,7 @@ type instance struct {
 	armed     bool            // deadline counts
 	graceOf   control.Instant // the deadline that the loop saw too late
 	graceEnd  control.Instant // and judges then
-	heldSince int64           // the advert since which the master has been silent, and is known to live
+	heldSince int64           // the advert since which the master has been silent, and is waited for
 
 	refused     [16]refused // what was reported, so that it is reported once
 	refusedNext int         // entry that makes room next
@@ -94,7 +94,7 @@ type shared struct {
 	transitions            [control.ReasonMax]atomic.Uint64
 	rejected               [rejectMax]atomic.Uint64
 	peers                  [8]peer
-	held                   atomic.Uint64 // silences of a master that the fast detector knew to live
+	held                   atomic.Uint64 // times that the master's answers held the takeover back
 	conflict, rival        sighting
 	lostMaster             atomic.Uint32 // that fell silent and was replaced; 0: none
 	alarms                 atomic.Uint64 // that were raised

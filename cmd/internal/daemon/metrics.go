@@ -37,7 +37,7 @@ var (
 	descReceived     = instanceDesc("adverts_received_total", "Valid adverts received.")
 	descZeroSent     = instanceDesc("priority_zero_sent_total", "Adverts with priority 0 sent.")
 	descZeroReceived = instanceDesc("priority_zero_received_total", "Adverts with priority 0 received.")
-	descHeld         = instanceDesc("master_down_held_total", "Silences of a master for Master_Down_Interval that moved nobody, because fast detection knew it to live.")
+	descHeld         = instanceDesc("master_down_held_total", "Times that Master_Down_Interval had passed and the takeover was held back, because the master answered fast detection.")
 	descRejected     = instanceDesc("adverts_rejected_total", "Adverts refused, by reason.", "reason")
 	descForms        = instanceDesc("adverts_checksum_total", "Valid version 3 adverts by the bytes that their checksum covers.", "form")
 	descJitter       = instanceDesc("advert_jitter_seconds", "Mean deviation of the master's adverts from their mean gap, as the kernel saw them.")
