@@ -126,6 +126,7 @@ func TestFatal(t *testing.T) {
 		"brace too many":     {minimal(required) + "}", "6:1: error: } closes nothing"},
 		"brace alone":        {"{\n}\n" + minimal(required), "1:1: error: { without a keyword before it"},
 		"argument missing":   {minimal(required + "priority"), "4:1: error: priority needs a number"},
+		"quotes torn apart":  {"$A=A\\\n\"\n$A\n" + minimal(required), "3:1: error: quotation mark without its pair"},
 		"odd quotes":         {minimal(required + "state \"MASTER"), "4:7: error: quotation mark without its pair"},
 		"auth type AH":       {minimal(required + "authentication {\nauth_type AH\nauth_pass x\n}"), "5:11: error: auth_type AH is not supported"},
 		"auth without pass":  {minimal(required + "authentication {\nauth_type PASS\n}"), "4:1: error: authentication without auth_pass"},
@@ -321,6 +322,7 @@ func FuzzParse(f *testing.F) {
 		require.NoError(f, err)
 		f.Add(string(text))
 	}
+	f.Add("$A=A\\\n\"\n00000000$A 0")
 	f.Add("$A=x\\\n{\n~SEQ(i,1,3) ~LST({a,b},{1,2}) $A ${i} \"q\" @x\ninclude {a,{b,c}}\n")
 	f.Fuzz(func(t *testing.T, text string) {
 		cfg, diags := parse(text)

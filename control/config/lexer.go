@@ -377,9 +377,13 @@ func (l *lexer) split(text string, pos Pos, original string) {
 			l.out = append(l.out, logical{{text: string(c), pos: at}})
 			i++
 		case c == '"':
-			end := i + 1 + strings.IndexByte(text[i+1:], '"')
-			words = append(words, token{text[i+1 : end], at, true})
-			i = end + 1
+			length := strings.IndexByte(text[i+1:], '"')
+			if length < 0 { // a definition of several lines tore it apart
+				l.diags.add(Error, at, "%v", errQuote)
+				return
+			}
+			words = append(words, token{text[i+1 : i+1+length], at, true})
+			i += length + 2
 		default:
 			end := i
 			for end < len(text) && strings.IndexByte(" \t\"{}", text[end]) < 0 {
