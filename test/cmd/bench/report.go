@@ -98,6 +98,15 @@ func faultTables(b *strings.Builder, r *result) {
 	}
 	r.Starvation.row(b, "CPU starvation")
 	r.Soak.row(b, "idle soak")
+	if r.Starvation != nil || r.Soak != nil {
+		fmt.Fprintf(b, "\n| wake-ups of the loop later than |")
+		for _, bound := range lateBounds {
+			fmt.Fprintf(b, " %.1f ms |", ms(bound))
+		}
+		fmt.Fprintf(b, "\n|---|%s\n", strings.Repeat("---|", len(lateBounds)))
+	}
+	r.Starvation.laterRows(b, "CPU starvation")
+	r.Soak.laterRows(b, "idle soak")
 	if s := r.Soak; s != nil {
 		fmt.Fprintf(b, "\nNone in %.2f h would mean a rate below %.1f an hour with 95 %% confidence (3/T).\n", s.Seconds/3600, 3*3600/s.Seconds)
 	}
@@ -122,6 +131,20 @@ func (u *unmoved) row(b *strings.Builder, what string) {
 	fmt.Fprintf(b, "| %s | %.0f | %d | %d | %s | %d | %d | %d | %.1f ms | %.1f ms | %.1f s |\n", what, u.Seconds,
 		u.FalseFailovers[wayNames[withFastDetect]], u.FalseFailovers[wayNames[advertsAlone]], keepalived,
 		u.Probes, u.Downs, u.Held, u.WakeLateMaxMs["master"], u.WakeLateMaxMs["backup"], u.StolenMs/1000)
+}
+
+// laterRows say how late the loops woke.
+func (u *unmoved) laterRows(b *strings.Builder, what string) {
+	if u == nil {
+		return
+	}
+	for _, host := range slices.Sorted(maps.Keys(u.Later)) {
+		fmt.Fprintf(b, "| %s, %s |", what, host)
+		for _, n := range u.Later[host] {
+			fmt.Fprintf(b, " %d |", n)
+		}
+		fmt.Fprintln(b)
+	}
 }
 
 // faultBars are the bars of the faults.

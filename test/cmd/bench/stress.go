@@ -5,6 +5,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"math"
 	"net/netip"
 	"os/exec"
 	"runtime"
@@ -45,15 +46,29 @@ func status(n *lab.Node) (st nodeStatus, err error) {
 	return st, err
 }
 
-// mustStatus asks until there is an answer.
-func (s *site) mustStatus(n *lab.Node) (st nodeStatus) {
-	s.Eventually(n.Name+" tells its status", 10*time.Second, func() (ok bool) {
-		var err error
-		st, err = status(n)
-		return err == nil
-	})
-	return st
+// later is the number of times that a loop woke later than each of lateBounds.
+func later(n *lab.Node) (out [len(lateBounds)]int) {
+	for _, line := range strings.Split(n.Ctl("metrics"), "\n") {
+		var bound float64
+		var within int
+		if _, err := fmt.Sscanf(line, "xvrrp_loop_wake_lateness_seconds_bucket{le=%q} %d", new(string), &within); err != nil {
+			continue
+		}
+		if text := strings.Split(line, `"`)[1]; text == "+Inf" {
+			for i := range out {
+				out[i] = within - out[i]
+			}
+		} else if _, err := fmt.Sscan(text, &bound); err == nil {
+			if i := slices.Index(lateBounds[:], time.Duration(math.Round(bound*1e9))); i >= 0 {
+				out[i] = within
+			}
+		}
+	}
+	return out
 }
+
+// lateBounds are bounds of the daemon's own histogram.
+var lateBounds = [...]time.Duration{1 << 20, 1 << 22, 1 << 23, 1 << 24, 1 << 25, 1 << 26} // 1 to 67 ms
 
 // transitions of an instance.
 func (s nodeStatus) transitions(instance int) (sum int) {
@@ -98,10 +113,11 @@ type unmoved struct {
 	FalseFailovers map[string]int
 	Held           int // silences of the master that fast detection knew to be lateness
 	Probes         int
-	Downs          int                // verdicts of the session
-	WakeLateMaxMs  map[string]float64 // of xvrrp's loop, by host
-	StolenMs       float64            // processor time that the machine's host kept from it
-	Log            map[string]string  // of xvrrp, by host
+	Downs          int                             // verdicts of the session
+	WakeLateMaxMs  map[string]float64              // of xvrrp's loop, by host
+	StolenMs       float64                         // processor time that the machine's host kept from it
+	Later          map[string][len(lateBounds)]int // wake-ups of xvrrp's loop, by host
+	Log            map[string]string               // of xvrrp, by host
 }
 
 // watchBothWays starts a pair of bothWays. What it returns says what has become
@@ -112,10 +128,12 @@ func (s *site) watchBothWays() func() *unmoved {
 	bp := s.backup.XVRRPD(s.File("b.conf", bothWays(backupPriority)))
 	s.Eventually("the session is Up", 10*time.Second, s.sessionUp)
 	s.steady(masterAddr, 200)
-	before := s.mustStatus(s.backup)
+	before, _ := status(s.backup)
+	lateBefore := map[string][len(lateBounds)]int{"master": later(s.master), "backup": later(s.backup)}
 	began, stolen := time.Now(), stolenMs()
 	return func() *unmoved {
-		after, m := s.mustStatus(s.backup), s.mustStatus(s.master)
+		after, _ := status(s.backup)
+		m, _ := status(s.master)
 		session, was := after.Interfaces[0].Sessions[0], before.Interfaces[0].Sessions[0]
 		downs := func(v map[string]int) int { return v["down"] + v["admin_down"] }
 		u := &unmoved{
@@ -125,7 +143,14 @@ func (s *site) watchBothWays() func() *unmoved {
 			Downs:         downs(session.Verdicts) - downs(was.Verdicts),
 			WakeLateMaxMs: map[string]float64{"master": m.Loop.WakeLateMaxMs, "backup": after.Loop.WakeLateMaxMs},
 			StolenMs:      stolenMs() - stolen,
+			Later:         map[string][len(lateBounds)]int{"master": later(s.master), "backup": later(s.backup)},
 			Log:           map[string]string{"master": mp.Output(), "backup": bp.Output()},
+		}
+		for host, counts := range u.Later {
+			for i := range counts {
+				counts[i] -= lateBefore[host][i]
+			}
+			u.Later[host] = counts
 		}
 		for way, name := range wayNames {
 			became := after.transitions(way) - before.transitions(way)
