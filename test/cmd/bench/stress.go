@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -49,19 +50,21 @@ func status(n *lab.Node) (st nodeStatus, err error) {
 // later is the number of times that a loop woke later than each of lateBounds.
 func later(n *lab.Node) (out [len(lateBounds)]int) {
 	for _, line := range strings.Split(n.Ctl("metrics"), "\n") {
-		var bound float64
-		var within int
-		if _, err := fmt.Sscanf(line, "xvrrp_loop_wake_lateness_seconds_bucket{le=%q} %d", new(string), &within); err != nil {
+		var text string
+		var within float64 // a million is written 1e+06
+		if _, err := fmt.Sscanf(line, "xvrrp_loop_wake_lateness_seconds_bucket{le=%q} %g", &text, &within); err != nil {
 			continue
 		}
-		if text := strings.Split(line, `"`)[1]; text == "+Inf" {
+		bound, err := strconv.ParseFloat(text, 64) // also +Inf, the last one
+		if err != nil {
+			continue
+		}
+		if math.IsInf(bound, 1) {
 			for i := range out {
-				out[i] = within - out[i]
+				out[i] = int(within) - out[i]
 			}
-		} else if _, err := fmt.Sscan(text, &bound); err == nil {
-			if i := slices.Index(lateBounds[:], time.Duration(math.Round(bound*1e9))); i >= 0 {
-				out[i] = within
-			}
+		} else if i := slices.Index(lateBounds[:], time.Duration(math.Round(bound*1e9))); i >= 0 {
+			out[i] = int(within)
 		}
 	}
 	return out
