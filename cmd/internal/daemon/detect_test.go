@@ -172,6 +172,22 @@ func TestProbingAllocatesNothing(t *testing.T) {
 	assert.Zero(t, testing.AllocsPerRun(100, func() { l.answered(guard, plane, 1) }))
 }
 
+// Nor does waiting for a master that is late.
+func TestHoldingAllocatesNothing(t *testing.T) {
+	l, i, plane, guard := newDetectLoop(t)
+	silent := control.Instant(plane.last)
+	turn := func() {
+		guard.answer = loader.Answer{LastNs: int64(l.now) + 50_000, State: uint8(control.SessionUp)}
+		l.turnAt(max(l.now+1, l.planned))
+	}
+	for l.now < silent.Add(i.router.MasterDownInterval()) {
+		turn()
+	}
+	assert.Zero(t, testing.AllocsPerRun(100, turn))
+	require.Equal(t, uint64(1), i.shared.held.Load())
+	assert.Equal(t, control.Backup, i.router.State(), "it was held all the time")
+}
+
 func BenchmarkTurnProbes(b *testing.B) {
 	l, _, plane, guard := newDetectLoop(b)
 	b.ReportAllocs()
