@@ -178,26 +178,8 @@ var verdictNames = [...]string{
 func (s *loopStats) status() ctlapi.LoopStatus {
 	return ctlapi.LoopStatus{
 		Wakeups: s.wakeups.Load(), Graces: s.graces.Load(), LostReports: s.lost.Load(),
-		HandledMaxMs: millis(s.handled.max.Load()), JudgedLateMaxMs: millis(s.judged.max.Load()),
-		WakeLateMaxMs: millis(s.late.max.Load()), WakeLateP99Ms: millis(s.late.quantile(0.99)), Stalls: s.stalls.Load(),
-		HandledP99UpperMs: millis(s.handled.quantile(0.99)), JudgedP99UpperMs: millis(s.judged.quantile(0.99)),
+		HandledMaxMs: millis(s.handled.Max()), JudgedLateMaxMs: millis(s.judged.Max()),
+		WakeLateMaxMs: millis(s.late.Max()), WakeLateP99Ms: millis(s.late.Quantile(0.99)), Stalls: s.stalls.Load(),
+		HandledP99UpperMs: millis(s.handled.Quantile(0.99)), JudgedP99UpperMs: millis(s.judged.Quantile(0.99)),
 	}
-}
-
-// quantile returns the upper bound of the bucket that q falls into, in ns.
-func (h *histogram) quantile(q float64) int64 {
-	var counts [histogramBuckets]uint64
-	total := uint64(0)
-	for i := range counts {
-		counts[i] = h.buckets[i].Load()
-		total += counts[i]
-	}
-	seen := uint64(0)
-	for i, n := range counts {
-		seen += n
-		if n > 0 && float64(seen) >= q*float64(total) {
-			return upper(i)
-		}
-	}
-	return 0
 }
