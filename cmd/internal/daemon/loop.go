@@ -577,7 +577,7 @@ func (l *loop) arm() {
 	l.next = l.earliest()
 	l.probeNext = l.probeDeadline()
 	l.planned = min(l.next, l.probeNext, l.now.Add(min(l.lease/4, longestSleep)))
-	spec := unix.ItimerSpec{Value: unix.NsecToTimespec(max(1, int64(l.planned)))}
+	spec := unix.ItimerSpec{Value: unix.NsecToTimespec(max(1, clock.Local(int64(l.planned))))}
 	_, _, _ = unix.RawSyscall6(unix.SYS_TIMERFD_SETTIME, uintptr(l.timer), unix.TFD_TIMER_ABSTIME,
 		uintptr(unsafe.Pointer(&spec)), 0, 0, 0)
 }
