@@ -9,6 +9,7 @@ import (
 	"go/token"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -69,6 +70,24 @@ func TestControlIsPure(t *testing.T) {
 			return true
 		})
 	})
+}
+
+// The client is a small program: it needs neither BPF nor netlink.
+func TestClientKnowsOnlyTheAPI(t *testing.T) {
+	cmd := exec.Command("go", "list", "-deps", "./cmd/xvrrpctl")
+	cmd.Dir = "../.."
+	out, err := cmd.Output()
+	require.NoError(t, err)
+	deps := strings.Fields(string(out))
+	assert.Contains(t, deps, module+"cmd/internal/ctlapi")
+	for _, d := range deps {
+		for _, no := range []string{
+			module + "loader", module + "control", module + "vip", module + "cmd/internal/daemon",
+			"github.com/cilium/ebpf", "github.com/vishvananda/netlink", "github.com/prometheus",
+		} {
+			assert.False(t, d == no || strings.HasPrefix(d, no+"/"), "xvrrpctl depends on %s", d)
+		}
+	}
 }
 
 func TestNobodyImportsTests(t *testing.T) {

@@ -11,8 +11,6 @@ import (
 	"strconv"
 	"syscall"
 	"time"
-
-	"github.com/xvrrp/xvrrp/loader"
 )
 
 // RunDir holds sockets, pid files and locks.
@@ -50,13 +48,13 @@ type InstanceStatus struct {
 	AdvertMs     float64  `json:"advert_interval_ms"`
 	Addresses    []string `json:"addresses"`
 	// Master is whose adverts a backup accepts.
-	Master         string          `json:"master,omitempty"`
-	MasterPriority uint8           `json:"master_priority,omitempty"`
-	Peers          []Peer          `json:"peers"`
-	Arrival        loader.Liveness `json:"arrival"`
-	Counters       Counters        `json:"counters"`
-	Fence          Fence           `json:"fence"`
-	Alarms         []Alarm         `json:"alarms"`
+	Master         string   `json:"master,omitempty"`
+	MasterPriority uint8    `json:"master_priority,omitempty"`
+	Peers          []Peer   `json:"peers"`
+	Arrival        Liveness `json:"arrival"`
+	Counters       Counters `json:"counters"`
+	Fence          Fence    `json:"fence"`
+	Alarms         []Alarm  `json:"alarms"`
 }
 
 // Fence is what the kernel does while this host must not speak for the
@@ -108,6 +106,20 @@ type Lease struct {
 	Reflector string `json:"reflector"`
 }
 
+// Liveness is what the kernel measured of the adverts of the accepted master.
+// It is empty without BPF. Times are in nanoseconds.
+type Liveness struct {
+	LastNs       int64   `json:"last_ns"` // CLOCK_MONOTONIC, without the offset of a time namespace
+	Count        uint64  `json:"count"`
+	MeanGapNs    int64   `json:"mean_gap_ns"`
+	JitterNs     int64   `json:"jitter_ns"`
+	LargestGapNs int64   `json:"largest_gap_ns"`
+	// GapLog2 counts gaps: element i those from 2^(10+i) ns up to twice that. The
+	// first has no lower bound, the last no upper one.
+	GapLog2  []int64 `json:"gap_log2"`
+	Arrivals []int64 `json:"arrivals"` // like LastNs, oldest first
+}
+
 // Peer is a source of valid adverts.
 type Peer struct {
 	Address         string  `json:"address"`
@@ -132,14 +144,21 @@ type Counters struct {
 
 // InterfaceStatus is the data plane of one interface.
 type InterfaceStatus struct {
-	Name       string                  `json:"name"`
-	Dataplane  string                  `json:"dataplane"`
-	Pins       string                  `json:"pins,omitempty"`
-	Frames     map[string]loader.Count `json:"frames"`
-	SendErrors uint64                  `json:"send_errors"`
-	Lease      *Lease                  `json:"lease,omitempty"` // nil without BPF
-	Sessions   []Session               `json:"sessions"`
-	Err        string                  `json:"error,omitempty"`
+	Name       string           `json:"name"`
+	Dataplane  string           `json:"dataplane"`
+	Pins       string           `json:"pins,omitempty"`
+	Frames     map[string]Count `json:"frames"`
+	SendErrors uint64           `json:"send_errors"`
+	Lease      *Lease           `json:"lease,omitempty"` // nil without BPF
+	Sessions   []Session        `json:"sessions"`
+	Err        string           `json:"error,omitempty"`
+}
+
+// Count is the number of frames that left the receive program for one reason,
+// by verdict.
+type Count struct {
+	Pass uint64 `json:"pass"`
+	Drop uint64 `json:"drop"`
 }
 
 // LoopStatus is what the event loop measures of itself.
@@ -160,6 +179,9 @@ type LoopStatus struct {
 // reason, a change of fast detection (Instance is then the interface), or an
 // alarm.
 type Event struct {
+	// Seq numbers the events of one run of the daemon from 1. A gap means that
+	// this follower has missed some.
+	Seq      uint64    `json:"seq"`
 	Time     time.Time `json:"time"`
 	Kind     string    `json:"kind"` // transition, reject, recovered, fast_detect, alarm, alarm_over
 	Instance string    `json:"instance"`

@@ -153,9 +153,10 @@ func (s *server) close() error {
 }
 
 // broadcaster hands events to every follower. One that does not read misses
-// some; nobody waits for it.
+// some, which the numbers tell it; nobody waits for it.
 type broadcaster struct {
 	mu        sync.Mutex
+	last      uint64 // number of the newest event
 	followers map[chan ctlapi.Event]struct{}
 }
 
@@ -177,6 +178,8 @@ func (b *broadcaster) join() (<-chan ctlapi.Event, func()) {
 func (b *broadcaster) send(e ctlapi.Event) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.last++
+	e.Seq = b.last
 	for ch := range b.followers {
 		select {
 		case ch <- e:

@@ -42,7 +42,7 @@ func (i *instance) status() ctlapi.InstanceStatus {
 		State: control.State(sh.state.Load()).String(), Since: wall(since).Format(time.RFC3339Nano),
 		SinceSeconds: seconds(now - since), Why: control.Reason(sh.reason.Load()).String(),
 		Priority: uint8(sh.priority.Load()), BasePriority: i.cfg.Priority,
-		AdvertMs: millis(int64(i.cfg.Interval)), Arrival: i.iface.plane.Liveness(i.slot),
+		AdvertMs: millis(int64(i.cfg.Interval)), Arrival: liveness(i.iface.plane.Liveness(i.slot)),
 		Peers: []ctlapi.Peer{},
 	}
 	for _, a := range i.cfg.Addresses {
@@ -74,7 +74,14 @@ func (i *instance) status() ctlapi.InstanceStatus {
 	return s
 }
 
-func (i *instance) counters(arrival loader.Liveness) ctlapi.Counters {
+func liveness(l loader.Liveness) ctlapi.Liveness {
+	return ctlapi.Liveness{
+		LastNs: l.LastNs, Count: l.Count, MeanGapNs: l.MeanGapNs, JitterNs: l.JitterNs,
+		LargestGapNs: l.LargestGapNs, GapLog2: l.GapLog2, Arrivals: l.Arrivals,
+	}
+}
+
+func (i *instance) counters(arrival ctlapi.Liveness) ctlapi.Counters {
 	sh := &i.shared
 	c := ctlapi.Counters{
 		AdvertsSent: sh.sent.Load(), AdvertsReceived: sh.received.Load() + arrival.Count,
@@ -102,7 +109,7 @@ func (i *instance) counters(arrival loader.Liveness) ctlapi.Counters {
 
 func (f *iface) status(netns uint64) ctlapi.InterfaceStatus {
 	s := ctlapi.InterfaceStatus{
-		Name: f.name, Dataplane: string(f.plane.Mode()), Frames: map[string]loader.Count{},
+		Name: f.name, Dataplane: string(f.plane.Mode()), Frames: map[string]ctlapi.Count{},
 		SendErrors: f.sendErrors.Load(),
 	}
 	if f.plane.Mode() != transport.ModeSocket {
@@ -114,7 +121,7 @@ func (f *iface) status(netns uint64) ctlapi.InterfaceStatus {
 		s.Err = err.Error()
 	}
 	for r, n := range counters {
-		s.Frames[loader.Reason(r).String()] = n
+		s.Frames[loader.Reason(r).String()] = ctlapi.Count{Pass: n.Pass, Drop: n.Drop}
 	}
 	return s
 }
