@@ -11,7 +11,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/xvrrp/xvrrp/cmd/internal/ctlapi"
-	"github.com/xvrrp/xvrrp/loader"
 )
 
 func TestRender(t *testing.T) {
@@ -21,12 +20,12 @@ func TestRender(t *testing.T) {
 			Name: "VI_1", Interface: "eth0", VRID: 51, State: "BACKUP", SinceSeconds: 61.4, Why: "startup",
 			Priority: 90, Addresses: []string{"10.0.0.9/24"}, Master: "10.0.0.1", MasterPriority: 200,
 			Peers:    []ctlapi.Peer{{Address: "10.0.0.1", Priority: 200, LastSeenSeconds: 0.25}},
-			Arrival:  loader.Liveness{MeanGapNs: 1e9, JitterNs: 12345},
+			Arrival:  ctlapi.Liveness{MeanGapNs: 1e9, JitterNs: 12345},
 			Counters: ctlapi.Counters{AdvertsReceived: 7, Rejected: map[string]uint64{"bad_ttl": 2, "bad_auth": 1}},
 		}},
 		Interfaces: []ctlapi.InterfaceStatus{{
 			Name: "eth0", Dataplane: "native",
-			Frames: map[string]loader.Count{"steady": {Pass: 6}, "event": {Pass: 1}, "bad_ttl": {Pass: 1, Drop: 1}, "fragment": {}},
+			Frames: map[string]ctlapi.Count{"steady": {Pass: 6}, "event": {Pass: 1}, "bad_ttl": {Pass: 1, Drop: 1}, "fragment": {}},
 		}},
 	}))
 	lines := strings.Split(out.String(), "\n")

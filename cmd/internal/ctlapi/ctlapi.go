@@ -11,8 +11,6 @@ import (
 	"strconv"
 	"syscall"
 	"time"
-
-	"github.com/xvrrp/xvrrp/loader"
 )
 
 // RunDir holds sockets, pid files and locks.
@@ -37,26 +35,48 @@ type Status struct {
 
 // InstanceStatus is one virtual router.
 type InstanceStatus struct {
-	Name         string   `json:"name"`
-	Interface    string   `json:"interface"`
-	VRID         uint8    `json:"vrid"`
-	Version      uint8    `json:"version"`
-	State        string   `json:"state"`
-	Since        string   `json:"since"` // RFC 3339
-	SinceSeconds float64  `json:"since_seconds"`
-	Why          string   `json:"why"` // reason of the last transition
+	Name         string  `json:"name"`
+	Interface    string  `json:"interface"`
+	VRID         uint8   `json:"vrid"`
+	Version      uint8   `json:"version"`
+	State        string  `json:"state"`
+	Since        string  `json:"since"` // RFC 3339
+	SinceSeconds float64 `json:"since_seconds"`
+	Why          string  `json:"why"` // reason of the last transition
+	// Fault is what the host lacks, while that keeps the instance in FAULT.
+	Fault        string   `json:"fault,omitempty"`
 	Priority     uint8    `json:"priority"`
 	BasePriority uint8    `json:"base_priority"`
 	AdvertMs     float64  `json:"advert_interval_ms"`
 	Addresses    []string `json:"addresses"`
 	// Master is whose adverts a backup accepts.
-	Master         string          `json:"master,omitempty"`
-	MasterPriority uint8           `json:"master_priority,omitempty"`
-	Peers          []Peer          `json:"peers"`
-	Arrival        loader.Liveness `json:"arrival"`
-	Counters       Counters        `json:"counters"`
-	Fence          Fence           `json:"fence"`
-	Alarms         []Alarm         `json:"alarms"`
+	Master         string   `json:"master,omitempty"`
+	MasterPriority uint8    `json:"master_priority,omitempty"`
+	Peers          []Peer   `json:"peers"`
+	Arrival        Liveness `json:"arrival"`
+	Counters       Counters `json:"counters"`
+	Fence          Fence    `json:"fence"`
+	Alarms         []Alarm  `json:"alarms"`
+}
+
+// Liveness is what the kernel recorded of the current master's steady adverts;
+// Count alone counts the repetitions of every master since the start. Times are
+// in nanoseconds; Arrivals holds up to 32 CLOCK_MONOTONIC stamps, oldest first.
+type Liveness struct {
+	LastNs       int64   `json:"last_ns"`
+	Count        uint64  `json:"count"`
+	MeanGapNs    int64   `json:"mean_gap_ns"`
+	JitterNs     int64   `json:"jitter_ns"`
+	LargestGapNs int64   `json:"largest_gap_ns"`
+	GapLog2      []int64 `json:"gap_log2"`
+	Arrivals     []int64 `json:"arrivals"`
+}
+
+// Count is the number of frames that left the receive program for one reason,
+// by verdict.
+type Count struct {
+	Pass uint64 `json:"pass"`
+	Drop uint64 `json:"drop"`
 }
 
 // Fence is what the kernel does while this host must not speak for the
@@ -132,14 +152,16 @@ type Counters struct {
 
 // InterfaceStatus is the data plane of one interface.
 type InterfaceStatus struct {
-	Name       string                  `json:"name"`
-	Dataplane  string                  `json:"dataplane"`
-	Pins       string                  `json:"pins,omitempty"`
-	Frames     map[string]loader.Count `json:"frames"`
-	SendErrors uint64                  `json:"send_errors"`
-	Lease      *Lease                  `json:"lease,omitempty"` // nil without BPF
-	Sessions   []Session               `json:"sessions"`
-	Err        string                  `json:"error,omitempty"`
+	Name      string `json:"name"`
+	Dataplane string `json:"dataplane"`
+	// DataplaneWhy is why no earlier mode is used; empty for the first one.
+	DataplaneWhy string           `json:"dataplane_why,omitempty"`
+	Pins         string           `json:"pins,omitempty"`
+	Frames       map[string]Count `json:"frames"`
+	SendErrors   uint64           `json:"send_errors"`
+	Lease        *Lease           `json:"lease,omitempty"` // nil without BPF
+	Sessions     []Session        `json:"sessions"`
+	Err          string           `json:"error,omitempty"`
 }
 
 // LoopStatus is what the event loop measures of itself.
@@ -157,11 +179,14 @@ type LoopStatus struct {
 }
 
 // Event is one line of EventsPath: a transition, an advert refused for a new
-// reason, a change of fast detection (Instance is then the interface), or an
-// alarm.
+// reason, a change of fast detection (Instance is then the interface), an
+// alarm, adverts or addresses that the kernel refuses, or a reload.
 type Event struct {
+	// Seq counts from 1. A gap, or an event of kind missed, means that some are
+	// not kept any more.
+	Seq      uint64    `json:"seq"`
 	Time     time.Time `json:"time"`
-	Kind     string    `json:"kind"` // transition, reject, recovered, fast_detect, alarm, alarm_over
+	Kind     string    `json:"kind"` // transition, reject, recovered, fast_detect, alarm, alarm_over, send_failed, …
 	Instance string    `json:"instance"`
 	From     string    `json:"from,omitempty"`
 	To       string    `json:"to,omitempty"`

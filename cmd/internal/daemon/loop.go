@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/xvrrp/xvrrp/cmd/internal/clock"
+	"github.com/xvrrp/xvrrp/cmd/internal/histogram"
 	"github.com/xvrrp/xvrrp/control"
 	"github.com/xvrrp/xvrrp/control/packet"
 	"github.com/xvrrp/xvrrp/loader"
@@ -107,9 +108,9 @@ type order struct {
 // loopStats is what the loop measures of itself.
 type loopStats struct {
 	wakeups atomic.Uint64
-	handled histogram // kernel stamp of an event to the end of its handling
-	judged  histogram // deadline to the moment the loop acted on it
-	late    histogram // planned wake-up to wake-up: what a lease has to allow for
+	handled histogram.Histogram // kernel stamp of an event to the end of its handling
+	judged  histogram.Histogram // deadline to the moment the loop acted on it
+	late    histogram.Histogram // planned wake-up to wake-up: what a lease has to allow for
 	lost    atomic.Uint64
 	graces  atomic.Uint64
 	stalls  atomic.Uint64 // of masters, longer than their peers wait
@@ -236,7 +237,7 @@ func (l *loop) turnAt(now control.Instant) {
 	l.now = now
 	l.stats.wakeups.Add(1)
 	if l.overslept = max(0, l.now.Sub(l.planned)); l.overslept > 0 {
-		l.stats.late.add(int64(l.overslept))
+		l.stats.late.Add(int64(l.overslept))
 		l.stall(l.overslept)
 	}
 	l.drain()
@@ -379,7 +380,7 @@ func (l *loop) judgeEvent(e *loader.Event) {
 		// It should have yielded, or we should.
 		i.shared.rival.see(word(e.Src), e.MAC, e.RxNs, 4*i.cfg.Interval)
 	}
-	l.stats.handled.add(clock.Now() - e.RxNs)
+	l.stats.handled.Add(clock.Now() - e.RxNs)
 }
 
 // refuse counts, and reports each kind and peer once until it changes.
@@ -448,7 +449,7 @@ func (l *loop) judgeMaster(i *instance) {
 // expire steps the router at its deadline, or now if that is later.
 func (l *loop) expire(i *instance, late time.Duration) {
 	l.late = int64(max(late, 0))
-	l.stats.judged.add(l.late)
+	l.stats.judged.Add(l.late)
 	now := l.now
 	if late < 0 {
 		l.now = l.now.Add(-late)

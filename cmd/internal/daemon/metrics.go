@@ -9,6 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/xvrrp/xvrrp/cmd/internal/ctlapi"
+	"github.com/xvrrp/xvrrp/cmd/internal/histogram"
 	"github.com/xvrrp/xvrrp/control"
 	"github.com/xvrrp/xvrrp/control/packet"
 	"github.com/xvrrp/xvrrp/loader"
@@ -99,9 +100,9 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	stats := &c.d.loop.stats
 	count(descWakeups, stats.wakeups.Load())
 	count(descLost, stats.lost.Load())
-	ch <- stats.handled.metric(descHandled)
-	ch <- stats.judged.metric(descJudged)
-	ch <- stats.late.metric(descWakeLate)
+	ch <- metric(descHandled, &stats.handled)
+	ch <- metric(descJudged, &stats.judged)
+	ch <- metric(descWakeLate, &stats.late)
 	count(descStalls, stats.stalls.Load())
 	count(descSessionsFull, stats.sessionsFull.Load())
 }
@@ -185,14 +186,7 @@ func (f *iface) collect(gauge emitGauge, count emitCount) {
 	}
 }
 
-func (h *histogram) metric(d *prometheus.Desc) prometheus.Metric {
-	buckets := map[float64]uint64{}
-	total := uint64(0)
-	for i := range h.buckets {
-		total += h.buckets[i].Load()
-		if i < histogramBuckets-1 {
-			buckets[seconds(upper(i))] = total
-		}
-	}
-	return prometheus.MustNewConstHistogram(d, total, seconds(h.sum.Load()), buckets)
+func metric(d *prometheus.Desc, h *histogram.Histogram) prometheus.Metric {
+	total, sum, buckets := h.Cumulative()
+	return prometheus.MustNewConstHistogram(d, total, sum, buckets)
 }

@@ -35,16 +35,3 @@ func TestMetricNames(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, string(want), got)
 }
-
-func TestHistogram(t *testing.T) {
-	var h histogram
-	for _, ns := range []int64{-1, 0, 1023, 1024, 2047, 2048, 1 << 40} {
-		h.add(ns)
-	}
-	assert.Equal(t, uint64(3), h.buckets[0].Load(), "below 1024 ns")
-	assert.Equal(t, uint64(2), h.buckets[1].Load())
-	assert.Equal(t, uint64(1), h.buckets[2].Load())
-	assert.Equal(t, uint64(1), h.buckets[histogramBuckets-1].Load())
-	assert.Equal(t, int64(1<<40), h.max.Load())
-	assert.Equal(t, upper(1), h.quantile(0.5))
-}

@@ -42,9 +42,10 @@ func (i *instance) status() ctlapi.InstanceStatus {
 		State: control.State(sh.state.Load()).String(), Since: wall(since).Format(time.RFC3339Nano),
 		SinceSeconds: seconds(now - since), Why: control.Reason(sh.reason.Load()).String(),
 		Priority: uint8(sh.priority.Load()), BasePriority: i.cfg.Priority,
-		AdvertMs: millis(int64(i.cfg.Interval)), Arrival: i.iface.plane.Liveness(i.slot),
-		Peers: []ctlapi.Peer{},
+		AdvertMs: millis(int64(i.cfg.Interval)), Peers: []ctlapi.Peer{},
 	}
+	arrival := i.iface.plane.Liveness(i.slot)
+	s.Arrival = ctlapi.Liveness(arrival)
 	for _, a := range i.cfg.Addresses {
 		s.Addresses = append(s.Addresses, a.Prefix.String())
 	}
@@ -64,7 +65,7 @@ func (i *instance) status() ctlapi.InstanceStatus {
 			})
 		}
 	}
-	s.Counters = i.counters(s.Arrival)
+	s.Counters = i.counters(arrival)
 	s.Alarms = i.alarms.list()
 	s.Fence.Enabled = i.cfg.Fence && i.iface.plane.Mode() != transport.ModeSocket
 	if f := i.iface.guard.Fence(i.slot, now); f.Seen > 0 {
@@ -102,7 +103,7 @@ func (i *instance) counters(arrival loader.Liveness) ctlapi.Counters {
 
 func (f *iface) status(netns uint64) ctlapi.InterfaceStatus {
 	s := ctlapi.InterfaceStatus{
-		Name: f.name, Dataplane: string(f.plane.Mode()), Frames: map[string]loader.Count{},
+		Name: f.name, Dataplane: string(f.plane.Mode()), Frames: map[string]ctlapi.Count{},
 		SendErrors: f.sendErrors.Load(),
 	}
 	if f.plane.Mode() != transport.ModeSocket {
@@ -114,7 +115,7 @@ func (f *iface) status(netns uint64) ctlapi.InterfaceStatus {
 		s.Err = err.Error()
 	}
 	for r, n := range counters {
-		s.Frames[loader.Reason(r).String()] = n
+		s.Frames[loader.Reason(r).String()] = ctlapi.Count(n)
 	}
 	return s
 }
@@ -178,26 +179,8 @@ var verdictNames = [...]string{
 func (s *loopStats) status() ctlapi.LoopStatus {
 	return ctlapi.LoopStatus{
 		Wakeups: s.wakeups.Load(), Graces: s.graces.Load(), LostReports: s.lost.Load(),
-		HandledMaxMs: millis(s.handled.max.Load()), JudgedLateMaxMs: millis(s.judged.max.Load()),
-		WakeLateMaxMs: millis(s.late.max.Load()), WakeLateP99Ms: millis(s.late.quantile(0.99)), Stalls: s.stalls.Load(),
-		HandledP99UpperMs: millis(s.handled.quantile(0.99)), JudgedP99UpperMs: millis(s.judged.quantile(0.99)),
+		HandledMaxMs: millis(s.handled.Max()), JudgedLateMaxMs: millis(s.judged.Max()),
+		WakeLateMaxMs: millis(s.late.Max()), WakeLateP99Ms: millis(s.late.Quantile(0.99)), Stalls: s.stalls.Load(),
+		HandledP99UpperMs: millis(s.handled.Quantile(0.99)), JudgedP99UpperMs: millis(s.judged.Quantile(0.99)),
 	}
-}
-
-// quantile returns the upper bound of the bucket that q falls into, in ns.
-func (h *histogram) quantile(q float64) int64 {
-	var counts [histogramBuckets]uint64
-	total := uint64(0)
-	for i := range counts {
-		counts[i] = h.buckets[i].Load()
-		total += counts[i]
-	}
-	seen := uint64(0)
-	for i, n := range counts {
-		seen += n
-		if n > 0 && float64(seen) >= q*float64(total) {
-			return upper(i)
-		}
-	}
-	return 0
 }
