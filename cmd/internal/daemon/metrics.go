@@ -11,6 +11,7 @@ import (
 	"github.com/xvrrp/xvrrp/cmd/internal/ctlapi"
 	"github.com/xvrrp/xvrrp/cmd/internal/histogram"
 	"github.com/xvrrp/xvrrp/control"
+	"github.com/xvrrp/xvrrp/control/bfd"
 	"github.com/xvrrp/xvrrp/control/packet"
 	"github.com/xvrrp/xvrrp/loader"
 )
@@ -160,7 +161,7 @@ func (f *iface) collectGuard(gauge emitGauge, count emitCount) {
 	for _, s := range f.sessions() {
 		labels := []string{f.name, s.Peer, s.Mode}
 		with := func(more string) []string { return append(append([]string{}, labels...), more) }
-		for _, state := range []control.SessionState{control.SessionAdminDown, control.SessionDown, control.SessionUp} {
+		for _, state := range []bfd.State{bfd.AdminDown, bfd.Down, bfd.Up} {
 			gauge(descSession, truth(state.String() == s.State), with(state.String())...)
 		}
 		gauge(descSessionInfo, 1, append(with(strconv.FormatUint(uint64(s.LocalDiscr), 10)), strconv.FormatUint(uint64(s.RemoteDiscr), 10), s.Diag)...)

@@ -10,6 +10,7 @@ import (
 	"github.com/xvrrp/xvrrp/cmd/internal/ctlapi"
 	"github.com/xvrrp/xvrrp/cmd/internal/transport"
 	"github.com/xvrrp/xvrrp/control"
+	"github.com/xvrrp/xvrrp/control/bfd"
 	"github.com/xvrrp/xvrrp/control/packet"
 	"github.com/xvrrp/xvrrp/loader"
 )
@@ -132,9 +133,9 @@ func (f *iface) lease() *ctlapi.Lease {
 	switch {
 	case !f.reflects:
 	case out.Held && l.Masters > 0:
-		out.Reflector = control.SessionUp.String()
+		out.Reflector = bfd.Up.String()
 	default:
-		out.Reflector = control.SessionAdminDown.String()
+		out.Reflector = bfd.AdminDown.String()
 	}
 	return out
 }
@@ -153,8 +154,8 @@ func (f *iface) sessions() []ctlapi.Session {
 			continue
 		}
 		x := ctlapi.Session{
-			Peer: address(peer).String(), Mode: "sbfd", State: control.SessionState(sh.state.Load()).String(),
-			Diag: control.Diag(sh.diag.Load()).String(), SinceSeconds: seconds(now - sh.since.Load()),
+			Peer: address(peer).String(), Mode: "sbfd", State: bfd.State(sh.state.Load()).String(),
+			Diag: bfd.Diag(sh.diag.Load()).String(), SinceSeconds: seconds(now - sh.since.Load()),
 			Instances: int(sh.users.Load()), IntervalMs: millis(sh.interval.Load()), Multiplier: int(sh.multiplier.Load()),
 			LocalDiscr: s.local, RemoteDiscr: peer, Sent: sh.sent.Load(), Unsent: sh.unsent.Load(),
 			Replies: f.guard.Answer(s.local).Replies, Verdicts: map[string]uint64{},
@@ -173,7 +174,7 @@ func (f *iface) sessions() []ctlapi.Session {
 }
 
 var verdictNames = [...]string{
-	control.VerdictUp: "up", control.VerdictDown: "down", control.VerdictAdminDown: "admin_down",
+	bfd.VerdictUp: "up", bfd.VerdictDown: "down", bfd.VerdictAdminDown: "admin_down",
 }
 
 func (s *loopStats) status() ctlapi.LoopStatus {
