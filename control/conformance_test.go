@@ -114,12 +114,12 @@ func parseConfig(t *testing.T, words []string) control.Config {
 			cfg.HigherPrioSendAdvert = true
 		case "owner_ignore":
 			cfg.OwnerIgnoreAdverts = true
-		case "link":
-			cfg.Links = append(cfg.Links, control.Link{Weight: number})
-		case "link_down":
-			cfg.Links = append(cfg.Links, control.Link{Weight: number, Down: true})
-		case "link_reverse":
-			cfg.Links = append(cfg.Links, control.Link{Weight: number, Reverse: true})
+		case "track":
+			cfg.Tracks = append(cfg.Tracks, control.Track{Weight: number})
+		case "track_down":
+			cfg.Tracks = append(cfg.Tracks, control.Track{Weight: number, Down: true})
+		case "track_reverse":
+			cfg.Tracks = append(cfg.Tracks, control.Track{Weight: number, Reverse: true})
 		default:
 			t.Fatalf("unknown word %q", w)
 		}
@@ -137,18 +137,18 @@ func parseEvent(t *testing.T, now control.Instant, interval time.Duration, words
 		return control.Event{Kind: control.EventExpire}
 	case "refresh":
 		return control.Event{Kind: control.EventRefresh, At: instant(t, words[1])}
-	case "peer_down", "peer_left":
-		return control.Event{
-			Kind: control.EventPeerDown, Source: netip.MustParseAddr(words[1]), Left: words[0] == "peer_left",
-		}
+	case "peer_down":
+		return control.Event{Kind: control.EventPeerDown, Source: netip.MustParseAddr(words[1])}
+	case "peer_left":
+		return control.Event{Kind: control.EventPeerLeft, Source: netip.MustParseAddr(words[1])}
 	case "peer_up":
 		return control.Event{Kind: control.EventPeerUp, Source: netip.MustParseAddr(words[1]), At: now}
 	case "stall":
-		return control.Event{Kind: control.EventStall, Gap: instant(t, words[1]).Sub(0)}
-	case "link":
+		return control.Event{Kind: control.EventStall, At: now.Add(-instant(t, words[1]).Sub(0))}
+	case "track":
 		n, err := strconv.Atoi(words[1])
 		require.NoError(t, err)
-		return control.Event{Kind: control.EventLink, Link: n, Down: words[2] == "down"}
+		return control.Event{Kind: control.EventTrack, Track: n, Down: words[2] == "down"}
 	case "advert":
 		p, err := strconv.Atoi(words[1])
 		require.NoError(t, err)
@@ -184,8 +184,8 @@ func render(actions []control.Action) string {
 		default:
 			out = append(out, [...]string{
 				control.ActionTakeover: "takeover", control.ActionRelease: "release",
-				control.ActionAnnounce: "announce", control.ActionTemplate: "template",
-				control.ActionForget: "forget",
+				control.ActionAnnounce: "announce", control.ActionFollow: "follow",
+				control.ActionUnfollow: "unfollow",
 			}[a.Kind])
 		}
 	}

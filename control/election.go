@@ -74,7 +74,7 @@ func containsAddr(list, addr []byte) bool {
 	return false
 }
 
-// accepts says whether a backup lets a master of this priority be. RFC 9568
+// accepts reports whether a backup lets a master of this priority be. RFC 9568
 // section 6.4.2: Preempt_Mode is false, or the priority is not below ours.
 func (r *Router) accepts(priority uint8) bool {
 	switch {
@@ -91,7 +91,7 @@ func (r *Router) advertInBackup(now Instant, ev Event, out []Action) []Action {
 		// The master resigns: Skew_Time is all that is left to wait.
 		r.forget(now)
 		r.masterDown = ev.At.Add(r.Skew())
-		return append(out, Action{Kind: ActionForget})
+		return append(out, Action{Kind: ActionUnfollow})
 	}
 	if !r.accepts(ev.Priority) {
 		// compat: heard, but our timer keeps running.
@@ -105,7 +105,7 @@ func (r *Router) advertInBackup(now Instant, ev Event, out []Action) []Action {
 		r.preemptAt = now.Add(r.cfg.PreemptDelay)
 	}
 	r.follow(ev)
-	return append(out, Action{Kind: ActionTemplate})
+	return append(out, Action{Kind: ActionFollow})
 }
 
 // follow accepts an advert as that of the current master.
@@ -159,7 +159,7 @@ func (r *Router) yield(now Instant, ev Event, why Reason, out []Action) []Action
 	out = append(out, Action{Kind: ActionRelease})
 	out = r.becomeBackup(now, why, out)
 	r.follow(ev)
-	return append(out, Action{Kind: ActionTemplate})
+	return append(out, Action{Kind: ActionFollow})
 }
 
 // reassert answers a losing advert, RFC 9568 section 6.4.3 (its Adver_Timer is

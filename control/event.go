@@ -51,40 +51,47 @@ const (
 	EventStartup EventKind = iota
 	// EventShutdown enters it: the orderly stop.
 	EventShutdown
-	// EventExpire says that the deadline has passed and that nothing which
+	// EventExpire reports that the deadline has passed and that nothing which
 	// arrived before it is still waiting.
 	EventExpire
 	// EventRefresh reports the arrival (At) of a repetition of the advert that
-	// the last ActionTemplate was for.
+	// the last ActionFollow was for.
 	EventRefresh
 	// EventAdvert is an advert that passed Check: At, Source, Priority and
 	// Interval.
 	EventAdvert
-	// EventLink reports that link number Link is up or Down.
-	EventLink
-	// EventPeerDown says that Source is dead, or serves no longer (Left): if it
-	// is the master, its Master_Down_Timer fires now.
+	// EventTrack reports that track number Track is up or Down.
+	EventTrack
+	// EventPeerDown reports that Source is dead: if it is the master, its
+	// Master_Down_Timer fires now.
 	EventPeerDown
-	// EventPeerUp says that Source has answered the fast detector at At, and
+	// EventPeerLeft reports that Source lives and serves no longer, with the
+	// same effect.
+	EventPeerLeft
+	// EventPeerUp reports that Source has answered the fast detector at At, and
 	// that it serves: if it is the master, its Master_Down_Timer is held back.
 	EventPeerUp
-	// EventStall says that this host did nothing for the time Gap, which ends
-	// now. It comes before what arrived meanwhile.
+	// EventStall reports that this host did nothing from At until now. It comes
+	// before what arrived meanwhile.
 	EventStall
 )
 
 // Event is something that happened. It is a value, so that handing it over
-// allocates nothing; Kind says which fields count.
+// allocates nothing; each field names the kinds that it counts for.
 type Event struct {
-	Kind     EventKind
-	At       Instant // arrival of the advert or the answer
-	Source   netip.Addr
+	Kind EventKind
+	// At is when it happened: EventAdvert, EventRefresh, EventPeerUp and
+	// EventStall.
+	At Instant
+	// Source is whom it is about: EventAdvert, EventPeerDown, EventPeerLeft and
+	// EventPeerUp.
+	Source netip.Addr
+	// EventAdvert: what it says.
 	Priority uint8
 	Interval time.Duration
-	Link     int
-	Down     bool
-	Left     bool
-	Gap      time.Duration
+	// EventTrack: the track, an index of Config.Tracks, and its state.
+	Track int
+	Down  bool
 }
 
 // ActionKind is the kind of an Action.
@@ -100,11 +107,12 @@ const (
 	// ActionAnnounce repeats the announcements: another host may have made
 	// others of the same addresses.
 	ActionAnnounce
-	// ActionTemplate makes the advert of the current event the template of
-	// the kernel's fast path.
-	ActionTemplate
-	// ActionForget removes the template.
-	ActionForget
+	// ActionFollow accepts the advert of the current event as the master's:
+	// repetitions of it need only EventRefresh, and its source may be watched by
+	// a faster detector.
+	ActionFollow
+	// ActionUnfollow ends that.
+	ActionUnfollow
 	// ActionTransition reports a change of state: From, To and Reason.
 	ActionTransition
 )

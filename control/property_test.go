@@ -77,7 +77,7 @@ func newWorld(t *testing.T, seed uint64) *world {
 			VRID: 1, Version: version, Interval: interval, DownAdverts: 3,
 			Priority: []uint8{1, 90, 100, 254}[rng.IntN(4)], // often equal: the address decides
 			Source:   netip.AddrFrom4([4]byte{10, 0, 0, byte(i + 1)}),
-			Links:    []control.Link{{}},
+			Tracks:   []control.Track{{}},
 		}
 		cfg.HoldLimit = time.Duration(rng.IntN(8)) * interval
 		cfg.NoPreempt = rng.IntN(4) == 0
@@ -164,7 +164,7 @@ func (w *world) run(until control.Instant) {
 func (w *world) wake(i int) {
 	n := w.nodes[i]
 	if n.stalled > 0 {
-		w.step(i, control.Event{Kind: control.EventStall, Gap: w.now.Sub(n.asleep)})
+		w.step(i, control.Event{Kind: control.EventStall, At: n.asleep})
 	}
 	n.stalled = 0
 	for _, f := range n.inbox {
@@ -202,7 +202,7 @@ func (w *world) fault() {
 	case 2:
 		w.cut[i] = !w.cut[i]
 	case 3:
-		w.step(i, control.Event{Kind: control.EventLink, Down: w.rng.IntN(2) == 0})
+		w.step(i, control.Event{Kind: control.EventTrack, Down: w.rng.IntN(2) == 0})
 	case 4:
 		if n.stalled == 0 {
 			n.asleep = w.now
@@ -210,7 +210,8 @@ func (w *world) fault() {
 		}
 	case 6: // the fast detector is wrong, or right
 		if master, _ := n.router.Master(); master.IsValid() && n.stalled == 0 {
-			w.step(i, control.Event{Kind: control.EventPeerDown, Source: master, Left: w.rng.IntN(2) == 0})
+			kind := [...]control.EventKind{control.EventPeerDown, control.EventPeerLeft}[w.rng.IntN(2)]
+			w.step(i, control.Event{Kind: kind, Source: master})
 		}
 	case 7: // somebody answers for every master from now on, whatever it does, or ends that
 		n.answered = !n.answered
@@ -222,7 +223,7 @@ func (w *world) fault() {
 func (w *world) heal() {
 	w.loss, w.cut = 0, map[int]bool{}
 	for i := range w.nodes {
-		w.step(i, control.Event{Kind: control.EventLink})
+		w.step(i, control.Event{Kind: control.EventTrack})
 	}
 }
 

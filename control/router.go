@@ -22,10 +22,10 @@ func (i Instant) Sub(j Instant) time.Duration { return time.Duration(i - j) }
 // PriorityOwner is the priority of the router that owns the addresses.
 const PriorityOwner = 255
 
-// Link is an interface whose state matters to a Router.
-type Link struct {
-	// Weight 0 means that the Router is in FAULT while the link is down. A
-	// positive weight is added to the priority while the link is up, a
+// Track is an interface whose state matters to a Router.
+type Track struct {
+	// Weight 0 means that the Router is in FAULT while it is down. A
+	// positive weight is added to the priority while it is up, a
 	// negative one while it is down. Range -253 to 253.
 	Weight int
 	// Reverse swaps up and down.
@@ -64,7 +64,7 @@ type Config struct {
 	// HoldLimit is how long EventPeerUp may hold the Master_Down_Timer back.
 	HoldLimit time.Duration
 
-	Links []Link
+	Tracks []Track
 }
 
 // Router is one virtual router on this host. Its zero value is not usable; see
@@ -74,9 +74,9 @@ type Router struct {
 	state State
 	since Instant
 
-	priority uint8 // effective
-	linkDown []bool
-	faults   int // links of weight 0 that fail
+	priority  uint8 // effective
+	trackDown []bool
+	faults    int // tracks of weight 0 that fail
 
 	// As a backup:
 	master         netip.Addr // whose adverts are accepted
@@ -121,9 +121,9 @@ const (
 
 // New returns a Router in INIT.
 func New(cfg Config) *Router {
-	r := &Router{cfg: cfg, linkDown: make([]bool, len(cfg.Links)), masterInterval: cfg.Interval}
-	for i, l := range cfg.Links {
-		r.linkDown[i] = l.Down
+	r := &Router{cfg: cfg, trackDown: make([]bool, len(cfg.Tracks)), masterInterval: cfg.Interval}
+	for i, t := range cfg.Tracks {
+		r.trackDown[i] = t.Down
 	}
 	r.weigh()
 	return r
@@ -136,17 +136,17 @@ func (r *Router) State() State { return r.state }
 func (r *Router) Since() Instant { return r.since }
 
 // Priority returns the effective priority: the configured one and the weights
-// of the links, 1 to 254, or 255 for the owner.
+// of the tracks, 1 to 254, or 255 for the owner.
 func (r *Router) Priority() uint8 { return r.priority }
 
 // Master returns the source of the adverts that a backup accepts, with their
 // priority, or an invalid address.
 func (r *Router) Master() (netip.Addr, uint8) { return r.master, r.masterPriority }
 
-// Leaving says that the Router has resigned, but still serves.
+// Leaving reports whether the Router has resigned, but still serves.
 func (r *Router) Leaving() bool { return r.leaving }
 
-// Listening says that the Router slept and must not speak before its deadline.
+// Listening reports whether the Router slept and must not speak before its deadline.
 func (r *Router) Listening() bool { return r.stalled }
 
 // Deadline returns when the Router wants EventExpire.
@@ -194,20 +194,22 @@ func (r *Router) Step(now Instant, ev Event, out []Action) []Action {
 		return r.startup(now, out)
 	case EventShutdown:
 		return r.shutdown(now, out)
-	case EventLink:
-		return r.link(now, ev, out)
+	case EventTrack:
+		return r.track(now, ev, out)
 	case EventExpire:
 		return r.expire(now, out)
 	case EventRefresh:
 		r.refresh(ev.At)
 		return out
 	case EventPeerDown:
-		return r.peerDown(now, ev, out)
+		return r.peerDown(now, ev, ReasonFastDetect, out)
+	case EventPeerLeft:
+		return r.peerDown(now, ev, ReasonPeerLeft, out)
 	case EventPeerUp:
 		r.peerUp(ev)
 		return out
 	case EventStall:
-		r.stall(now, ev.Gap)
+		r.stall(now, now.Sub(ev.At))
 		return out
 	case EventAdvert:
 		switch r.state {
@@ -255,14 +257,11 @@ func (r *Router) left(now Instant, out []Action) []Action {
 }
 
 // peerDown is the master-down timer, fired by a faster detector.
-func (r *Router) peerDown(now Instant, ev Event, out []Action) []Action {
+func (r *Router) peerDown(now Instant, ev Event, why Reason, out []Action) []Action {
 	if r.state != Backup || !r.master.IsValid() || r.master != ev.Source {
 		return out
 	}
-	if ev.Left {
-		return r.becomeMaster(now, ReasonPeerLeft, out)
-	}
-	return r.becomeMaster(now, ReasonFastDetect, out)
+	return r.becomeMaster(now, why, out)
 }
 
 // peerUp holds the Master_Down_Timer back: whoever answers is not dead, only
@@ -291,7 +290,7 @@ func (r *Router) forget(now Instant) {
 	r.master, r.masterPriority = netip.Addr{}, 0
 }
 
-// Slept says whether a master that is late by gap may have been replaced: its
+// Slept reports whether a master that is late by gap may have been replaced: its
 // last advert was due an interval before that. The loop asks at every wake-up,
 // and steps the Router only if it is so.
 func (r *Router) Slept(gap time.Duration) bool {
@@ -343,7 +342,7 @@ func (r *Router) expire(now Instant, out []Action) []Action {
 		// remains of the master-down time must still pass.
 		r.preemptAt, r.delayOver = 0, true
 		r.forget(now)
-		return append(out, Action{Kind: ActionForget})
+		return append(out, Action{Kind: ActionUnfollow})
 	}
 	return r.becomeMaster(now, ReasonMasterDown, out)
 }
@@ -359,11 +358,11 @@ func (r *Router) refresh(at Instant) {
 	}
 }
 
-func (r *Router) link(now Instant, ev Event, out []Action) []Action {
-	if ev.Link < 0 || ev.Link >= len(r.linkDown) || r.linkDown[ev.Link] == ev.Down {
+func (r *Router) track(now Instant, ev Event, out []Action) []Action {
+	if ev.Track < 0 || ev.Track >= len(r.trackDown) || r.trackDown[ev.Track] == ev.Down {
 		return out
 	}
-	r.linkDown[ev.Link] = ev.Down
+	r.trackDown[ev.Track] = ev.Down
 	skew := r.Skew()
 	r.weigh()
 	switch {
@@ -387,7 +386,7 @@ func (r *Router) link(now Instant, ev Event, out []Action) []Action {
 		r.masterDown = r.masterDown.Add(r.Skew() - skew)
 		if r.master.IsValid() && !r.accepts(r.masterPriority) {
 			r.forget(now)
-			out = append(out, Action{Kind: ActionForget})
+			out = append(out, Action{Kind: ActionUnfollow})
 		}
 	}
 	return out
@@ -397,13 +396,13 @@ func (r *Router) link(now Instant, ev Event, out []Action) []Action {
 func (r *Router) weigh() {
 	sum := int(r.cfg.Priority)
 	r.faults = 0
-	for i, l := range r.cfg.Links {
-		up := r.linkDown[i] == l.Reverse
+	for i, t := range r.cfg.Tracks {
+		up := r.trackDown[i] == t.Reverse
 		switch {
-		case l.Weight == 0 && !up:
+		case t.Weight == 0 && !up:
 			r.faults++
-		case l.Weight > 0 && up, l.Weight < 0 && !up:
-			sum += l.Weight
+		case t.Weight > 0 && up, t.Weight < 0 && !up:
+			sum += t.Weight
 		}
 	}
 	if r.cfg.Priority == PriorityOwner {
@@ -443,7 +442,7 @@ func (r *Router) move(now Instant, to State, why Reason, out []Action) []Action 
 		r.forget(now)
 		r.masterInterval = r.cfg.Interval
 		r.preemptAt, r.delayOver = 0, false
-		out = append(out, Action{Kind: ActionForget})
+		out = append(out, Action{Kind: ActionUnfollow})
 	}
 	r.tookOver, r.stalled = netip.Addr{}, false
 	if from == to {

@@ -19,7 +19,7 @@ const (
 	ModeNative Mode = "native"
 	// ModeGeneric runs XDP on the skb: any driver, later and slower.
 	ModeGeneric Mode = "generic"
-	// ModeTCX runs at tc ingress, beside other programs; Linux 6.6.
+	// ModeTCX runs at tc ingress, before other programs; Linux 6.6.
 	ModeTCX Mode = "tcx"
 )
 
@@ -33,21 +33,31 @@ func (m Mode) program() string {
 // attachment is the part of a BPF link that a Filter needs.
 type attachment interface {
 	Update(*ebpf.Program) error
+	Info() (*link.Info, error)
 	Pin(string) error
 	Close() error
 }
 
 // attach takes the link over that a predecessor pinned, or makes a new one.
 func (f *Filter) attach(mode Mode, holder func(int) uint32) error {
-	if old := f.pins.adopt(mode, f.ifindex); old != nil {
+	old := f.pins.adopt(mode, f.ifindex)
+	if old != nil && (mode != ModeTCX || first(old, f.ifindex, ebpf.AttachTCXIngress)) {
 		if err := old.Update(f.prog); err == nil {
 			f.link = old
 			return nil
 		}
-		_ = old.Close()
 	}
-	// Whatever else a predecessor left would be in the way of a new link.
-	if err := f.pins.dropLinks(); err != nil {
+	if mode == ModeTCX {
+		// Before the old one goes: there is no moment without a program.
+		l, err := newLink(mode, f.prog, f.ifindex)
+		if err != nil {
+			return errors.Join(fmt.Errorf("attach to %s (%s): %w", f.ifname, mode, f.explain(mode, holder, err)), closeLink(old))
+		}
+		f.link = l
+		return errors.Join(f.pins.dropLinks(), closeLink(old))
+	}
+	// Whatever a predecessor left would be in the way of a new link.
+	if err := errors.Join(f.pins.dropLinks(), closeLink(old)); err != nil {
 		return err
 	}
 	l, err := newLink(mode, f.prog, f.ifindex)
@@ -58,11 +68,34 @@ func (f *Filter) attach(mode Mode, holder func(int) uint32) error {
 	return nil
 }
 
+func closeLink(l attachment) error {
+	if l == nil {
+		return nil
+	}
+	return l.Close()
+}
+
+// first reports whether a tcx link comes before every other program on its
+// hook. Most network agents' programs end the chain with TC_ACT_OK: behind one
+// of them ours would never run.
+func first(l attachment, ifindex int, hook ebpf.AttachType) bool {
+	info, err := l.Info()
+	if err != nil {
+		return false
+	}
+	chain, err := link.QueryPrograms(link.QueryOptions{Target: ifindex, Attach: hook})
+	if err != nil || len(chain.Programs) == 0 {
+		return false
+	}
+	id, ok := chain.Programs[0].LinkID()
+	return ok && id == info.ID
+}
+
 func newLink(mode Mode, prog *ebpf.Program, ifindex int) (attachment, error) {
 	switch mode {
 	case ModeTCX:
 		return link.AttachTCX(link.TCXOptions{
-			Interface: ifindex, Program: prog, Attach: ebpf.AttachTCXIngress,
+			Interface: ifindex, Program: prog, Attach: ebpf.AttachTCXIngress, Anchor: link.Head(),
 		})
 	case ModeGeneric:
 		return link.AttachXDP(link.XDPOptions{

@@ -17,7 +17,9 @@ import (
 	"unsafe"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/features"
+	"github.com/cilium/ebpf/link"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -538,6 +540,48 @@ func TestOpenInEveryMode(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Most network agents' programs end the chain with TC_ACT_OK. Ours comes before
+// them, whoever was there first, and also after a crash.
+func TestTCXComesFirst(t *testing.T) {
+	requireRoot(t)
+	requireTCX(t)
+	require.NoError(t, MountBPFFS())
+	agent := func(hook ebpf.AttachType) {
+		prog, err := ebpf.NewProgram(&ebpf.ProgramSpec{
+			Name: "agent", Type: ebpf.SchedCLS, License: "MIT",
+			Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 0 /* TC_ACT_OK */), asm.Return()},
+		})
+		require.NoError(t, err)
+		t.Cleanup(func() { _ = prog.Close() })
+		l, err := link.AttachTCX(link.TCXOptions{Interface: loopback, Program: prog, Attach: hook, Anchor: link.Head()})
+		require.NoError(t, err)
+		t.Cleanup(func() { _ = l.Close() })
+	}
+	hooks := []ebpf.AttachType{ebpf.AttachTCXIngress, ebpf.AttachTCXEgress}
+	opts := Options{
+		Ifindex: loopback, Ifname: "lo", Modes: []Mode{ModeTCX}, Log: slog.New(slog.DiscardHandler),
+		PinDir: BPFFS + "/xvrrp-test-" + strconv.Itoa(os.Getpid()),
+	}
+	for range 2 { // the second time a link is there to be adopted, but not first
+		for _, hook := range hooks {
+			agent(hook)
+		}
+		f, err := Open(opts)
+		require.NoError(t, err)
+		assert.True(t, first(f.link, loopback, hooks[0]))
+		assert.True(t, first(f.egressLink, loopback, hooks[1]))
+		require.NoError(t, f.release())
+	}
+	f, err := Open(opts)
+	require.NoError(t, err)
+	for _, hook := range hooks {
+		chain, err := link.QueryPrograms(link.QueryOptions{Target: loopback, Attach: hook})
+		require.NoError(t, err)
+		assert.Len(t, chain.Programs, 3, "two agents and one of ours")
+	}
+	require.NoError(t, f.Close())
 }
 
 func TestBusyHookIsExplained(t *testing.T) {

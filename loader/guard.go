@@ -220,19 +220,20 @@ func (f *Filter) watchExit() error {
 // attachEgress puts the fence into the other direction: a tcx link that
 // outlives the daemon, or what the kernel has instead.
 func (f *Filter) attachEgress(fallback func(ifindex int, prog *ebpf.Program) error) error {
-	if old := f.pins.adoptEgress(f.ifindex); old != nil {
+	old := f.pins.adoptEgress(f.ifindex)
+	if old != nil && first(old, f.ifindex, ebpf.AttachTCXEgress) {
 		if err := old.Update(f.egress); err == nil {
 			f.egressLink = old
 			return nil
 		}
-		_ = old.Close()
-	}
-	if err := f.pins.dropEgress(); err != nil {
-		return err
 	}
 	l, err := link.AttachTCX(link.TCXOptions{
-		Interface: f.ifindex, Program: f.egress, Attach: ebpf.AttachTCXEgress,
+		Interface: f.ifindex, Program: f.egress, Attach: ebpf.AttachTCXEgress, Anchor: link.Head(),
 	})
+	// Only now: there is no moment without a fence.
+	if err := errors.Join(f.pins.dropEgress(), closeLink(old)); err != nil {
+		return err
+	}
 	if errors.Is(err, ebpf.ErrNotSupported) && fallback != nil {
 		if err := fallback(f.ifindex, f.egress); err != nil {
 			return fmt.Errorf("attach the fence to %s: %w", f.ifname, err)

@@ -35,14 +35,16 @@ type Status struct {
 
 // InstanceStatus is one virtual router.
 type InstanceStatus struct {
-	Name         string   `json:"name"`
-	Interface    string   `json:"interface"`
-	VRID         uint8    `json:"vrid"`
-	Version      uint8    `json:"version"`
-	State        string   `json:"state"`
-	Since        string   `json:"since"` // RFC 3339
-	SinceSeconds float64  `json:"since_seconds"`
-	Why          string   `json:"why"` // reason of the last transition
+	Name         string  `json:"name"`
+	Interface    string  `json:"interface"`
+	VRID         uint8   `json:"vrid"`
+	Version      uint8   `json:"version"`
+	State        string  `json:"state"`
+	Since        string  `json:"since"` // RFC 3339
+	SinceSeconds float64 `json:"since_seconds"`
+	Why          string  `json:"why"` // reason of the last transition
+	// Fault is what the host lacks, while that keeps the instance in FAULT.
+	Fault        string   `json:"fault,omitempty"`
 	Priority     uint8    `json:"priority"`
 	BasePriority uint8    `json:"base_priority"`
 	AdvertMs     float64  `json:"advert_interval_ms"`
@@ -55,6 +57,29 @@ type InstanceStatus struct {
 	Counters       Counters `json:"counters"`
 	Fence          Fence    `json:"fence"`
 	Alarms         []Alarm  `json:"alarms"`
+}
+
+// Liveness is what the kernel recorded of the current master's steady adverts;
+// Count alone counts the repetitions of every master since the start. Times are
+// in nanoseconds; Arrivals holds up to 32 stamps of the kernel's CLOCK_MONOTONIC
+// (without the offset of a time namespace), oldest first.
+type Liveness struct {
+	LastNs       int64  `json:"last_ns"`
+	Count        uint64 `json:"count"`
+	MeanGapNs    int64  `json:"mean_gap_ns"`
+	JitterNs     int64  `json:"jitter_ns"`
+	LargestGapNs int64  `json:"largest_gap_ns"`
+	// GapLog2 counts gaps: element i those from 2^(10+i) ns up to twice that. The
+	// first has no lower bound, the last no upper one.
+	GapLog2  []int64 `json:"gap_log2"`
+	Arrivals []int64 `json:"arrivals"`
+}
+
+// Count is the number of frames that left the receive program for one reason,
+// by verdict.
+type Count struct {
+	Pass uint64 `json:"pass"`
+	Drop uint64 `json:"drop"`
 }
 
 // Fence is what the kernel does while this host must not speak for the
@@ -106,20 +131,6 @@ type Lease struct {
 	Reflector string `json:"reflector"`
 }
 
-// Liveness is what the kernel measured of the adverts of the accepted master.
-// It is empty without BPF. Times are in nanoseconds.
-type Liveness struct {
-	LastNs       int64   `json:"last_ns"` // CLOCK_MONOTONIC, without the offset of a time namespace
-	Count        uint64  `json:"count"`
-	MeanGapNs    int64   `json:"mean_gap_ns"`
-	JitterNs     int64   `json:"jitter_ns"`
-	LargestGapNs int64   `json:"largest_gap_ns"`
-	// GapLog2 counts gaps: element i those from 2^(10+i) ns up to twice that. The
-	// first has no lower bound, the last no upper one.
-	GapLog2  []int64 `json:"gap_log2"`
-	Arrivals []int64 `json:"arrivals"` // like LastNs, oldest first
-}
-
 // Peer is a source of valid adverts.
 type Peer struct {
 	Address         string  `json:"address"`
@@ -144,21 +155,16 @@ type Counters struct {
 
 // InterfaceStatus is the data plane of one interface.
 type InterfaceStatus struct {
-	Name       string           `json:"name"`
-	Dataplane  string           `json:"dataplane"`
-	Pins       string           `json:"pins,omitempty"`
-	Frames     map[string]Count `json:"frames"`
-	SendErrors uint64           `json:"send_errors"`
-	Lease      *Lease           `json:"lease,omitempty"` // nil without BPF
-	Sessions   []Session        `json:"sessions"`
-	Err        string           `json:"error,omitempty"`
-}
-
-// Count is the number of frames that left the receive program for one reason,
-// by verdict.
-type Count struct {
-	Pass uint64 `json:"pass"`
-	Drop uint64 `json:"drop"`
+	Name      string `json:"name"`
+	Dataplane string `json:"dataplane"`
+	// DataplaneWhy is why no earlier mode is used; empty for the first one.
+	DataplaneWhy string           `json:"dataplane_why,omitempty"`
+	Pins         string           `json:"pins,omitempty"`
+	Frames       map[string]Count `json:"frames"`
+	SendErrors   uint64           `json:"send_errors"`
+	Lease        *Lease           `json:"lease,omitempty"` // nil without BPF
+	Sessions     []Session        `json:"sessions"`
+	Err          string           `json:"error,omitempty"`
 }
 
 // LoopStatus is what the event loop measures of itself.
@@ -176,14 +182,14 @@ type LoopStatus struct {
 }
 
 // Event is one line of EventsPath: a transition, an advert refused for a new
-// reason, a change of fast detection (Instance is then the interface), or an
-// alarm.
+// reason, a change of fast detection (Instance is then the interface), an
+// alarm, adverts or addresses that the kernel refuses, or a reload.
 type Event struct {
-	// Seq numbers the events of one run of the daemon from 1. A gap means that
-	// this follower has missed some.
+	// Seq counts from 1. A gap, or an event of kind missed, means that some are
+	// not kept any more.
 	Seq      uint64    `json:"seq"`
 	Time     time.Time `json:"time"`
-	Kind     string    `json:"kind"` // transition, reject, recovered, fast_detect, alarm, alarm_over
+	Kind     string    `json:"kind"` // transition, reject, recovered, fast_detect, alarm, alarm_over, send_failed, …
 	Instance string    `json:"instance"`
 	From     string    `json:"from,omitempty"`
 	To       string    `json:"to,omitempty"`

@@ -22,7 +22,7 @@ func TestWire(t *testing.T) {
 		Version: "1.2.3", PID: 42, StartedAt: at,
 		Instances: []InstanceStatus{{
 			Name: "VI_1", Interface: "eth0", VRID: 51, Version: 3, State: "BACKUP", Since: at.Format(time.RFC3339Nano),
-			SinceSeconds: 1.5, Why: "startup", Priority: 90, BasePriority: 100, AdvertMs: 100,
+			SinceSeconds: 1.5, Why: "startup", Fault: "no address", Priority: 90, BasePriority: 100, AdvertMs: 100,
 			Addresses: []string{"10.0.0.9/24"}, Master: "10.0.0.1", MasterPriority: 200,
 			Peers: []Peer{{Address: "10.0.0.1", Priority: 200, LastSeenSeconds: 0.25}},
 			Arrival: Liveness{
@@ -37,7 +37,7 @@ func TestWire(t *testing.T) {
 			Alarms: []Alarm{{Kind: "deaf", Address: "10.0.0.2", MAC: "02:00:00:00:00:01", Since: at}},
 		}, {}},
 		Interfaces: []InterfaceStatus{{
-			Name: "eth0", Dataplane: "native", Pins: "/sys/fs/bpf/xvrrp",
+			Name: "eth0", Dataplane: "generic", DataplaneWhy: "no native XDP", Pins: "/sys/fs/bpf/xvrrp",
 			Frames: map[string]Count{"steady": {Pass: 6, Drop: 7}}, SendErrors: 1, Err: "no counters",
 			Lease: &Lease{Held: true, RemainingMs: 1, DurationMs: 2, ExitHook: true, Reflector: "Up"},
 			Sessions: []Session{{

@@ -354,7 +354,7 @@ func (d *Daemon) newInstance(h *host, f *iface, cfg *config.Instance) (*instance
 	track := func(name string, weight int, reverse bool) {
 		link := h.links[name]
 		i.links = append(i.links, link.Attrs().Index)
-		rc.Links = append(rc.Links, control.Link{Weight: weight, Reverse: reverse, Down: !up(link)})
+		rc.Tracks = append(rc.Tracks, control.Track{Weight: weight, Reverse: reverse, Down: !up(link)})
 	}
 	if !cfg.DontTrackPrimary {
 		track(cfg.Interface, 0, false)
@@ -373,7 +373,7 @@ func (d *Daemon) newInstance(h *host, f *iface, cfg *config.Instance) (*instance
 		// Without its source address the interface cannot send adverts, and
 		// what it owns went with it: that is a FAULT too.
 		i.links = append(i.links, sourceOf(f.ifindex))
-		rc.Links = append(rc.Links, control.Link{})
+		rc.Tracks = append(rc.Tracks, control.Track{})
 	}
 	i.router = control.New(rc)
 	// The owner's addresses may be the host's own: those that are there

@@ -11,6 +11,7 @@ import (
 
 	"github.com/xvrrp/xvrrp/cmd/internal/transport"
 	"github.com/xvrrp/xvrrp/control"
+	"github.com/xvrrp/xvrrp/control/bfd"
 	"github.com/xvrrp/xvrrp/control/packet"
 	"github.com/xvrrp/xvrrp/loader"
 )
@@ -32,11 +33,11 @@ type detector struct {
 
 // session is the initiator's side towards one peer.
 type session struct {
-	control.Session
+	bfd.Session
 	local  uint32 // discriminator
 	spec   transport.ProbeSpec
-	cfg    control.SessionConfig
-	frames [control.ProbePorts][]byte
+	cfg    bfd.Config
+	frames [bfd.Ports][]byte
 	users  int // instances that follow the peer
 	open   bool
 	shared sessionShared
@@ -54,15 +55,15 @@ type sessionShared struct {
 	echo       atomic.Bool
 	sent       atomic.Uint64
 	unsent     atomic.Uint64
-	verdicts   [4]atomic.Uint64 // by control.Verdict
+	verdicts   [4]atomic.Uint64 // by bfd.Verdict
 }
 
 // detection is news of a session on its way to the log.
 type detection struct {
 	iface   *iface
 	peer    uint32
-	verdict control.Verdict
-	diag    control.Diag
+	verdict bfd.Verdict
+	diag    bfd.Diag
 	// still is the number of instances that did not act, because adverts
 	// came on.
 	acted, still int
@@ -105,7 +106,7 @@ func (l *loop) follow(i *instance, e *loader.Event) {
 		i.session.shared.users.Store(int32(i.session.users))
 	}
 	s := i.session
-	cfg, source := control.SessionConfig{Interval: want.Interval, Multiplier: want.Multiplier, Echo: want.Echo}, i.cfg.Source
+	cfg, source := bfd.Config{Interval: want.Interval, Multiplier: want.Multiplier, Echo: want.Echo}, i.cfg.Source
 	if s.users > 1 {
 		source = s.spec.Src
 		if detectionTime(s.cfg) <= detectionTime(cfg) {
@@ -120,7 +121,7 @@ func (l *loop) follow(i *instance, e *loader.Event) {
 	s.spec = transport.ProbeSpec{
 		SrcMAC: d.mac, DstMAC: e.MAC, Src: source, Peer: e.Src, Echo: want.Echo,
 		BFD: packet.BFD{
-			State: uint8(control.SessionUp), Flags: packet.BFDDemand, Multiplier: uint8(cfg.Multiplier),
+			State: uint8(bfd.Up), Flags: packet.BFDDemand, Multiplier: uint8(cfg.Multiplier),
 			My: s.local, Your: remote, MinTx: cfg.Interval, MinRx: minRx,
 		},
 	}
@@ -139,7 +140,7 @@ func (l *loop) follow(i *instance, e *loader.Event) {
 	l.probeNext = min(l.probeNext, l.now)
 }
 
-func detectionTime(c control.SessionConfig) time.Duration {
+func detectionTime(c bfd.Config) time.Duration {
 	return c.Interval * time.Duration(c.Multiplier)
 }
 
@@ -153,7 +154,7 @@ func (l *loop) unfollow(i *instance) {
 	if s.users--; s.users == 0 {
 		s.open = false
 		i.iface.guard.CloseSession(s.local)
-		s.shared.state.Store(uint32(control.SessionAdminDown))
+		s.shared.state.Store(uint32(bfd.AdminDown))
 	}
 	s.shared.users.Store(int32(s.users))
 }
@@ -173,7 +174,7 @@ func (d *detector) find(peer netip.Addr, echo bool) *session {
 	}
 	if closed != nil {
 		// What it knew and counted was about another peer.
-		closed.Session = control.Session{}
+		closed.Session = bfd.Session{}
 		closed.shared.sent.Store(0)
 		closed.shared.unsent.Store(0)
 		for v := range closed.shared.verdicts {
@@ -200,11 +201,11 @@ func (l *loop) probe() {
 func (l *loop) probeSession(f *iface, s *session) {
 	_, oldest := s.Unanswered()
 	a := f.guard.Answer(s.local)
-	says := control.SessionState(a.State)
+	says := bfd.State(a.State)
 	if s.spec.Echo {
-		says = control.SessionUp // whoever forwards says nothing of itself
+		says = bfd.Up // whoever forwards says nothing of itself
 	}
-	if v := s.Observe(l.now, control.Instant(a.LastNs), says); v != control.VerdictNone {
+	if v := s.Observe(l.now, control.Instant(a.LastNs), says); v != bfd.VerdictNone {
 		l.verdict(f, s, v, oldest)
 	}
 	if !s.open {
@@ -228,11 +229,11 @@ func (l *loop) askDetector(i *instance) {
 	if s == nil || s.spec.Echo {
 		return // an echo says nothing of the daemon
 	}
-	if state, _, _ := s.State(); state != control.SessionUp {
+	if state, _, _ := s.State(); state != bfd.Up {
 		return
 	}
 	a := i.iface.guard.Answer(s.local)
-	if control.SessionState(a.State) != control.SessionUp {
+	if bfd.State(a.State) != bfd.Up {
 		return
 	}
 	l.step(i, control.Event{Kind: control.EventPeerUp, Source: s.spec.Peer, At: control.Instant(a.LastNs)})
@@ -244,11 +245,11 @@ func (l *loop) askDetector(i *instance) {
 }
 
 // verdict lets the instances that follow the peer know.
-func (l *loop) verdict(f *iface, s *session, v control.Verdict, oldest control.Instant) {
+func (l *loop) verdict(f *iface, s *session, v bfd.Verdict, oldest control.Instant) {
 	news := detection{iface: f, peer: word(s.spec.Peer), verdict: v}
 	_, _, news.diag = s.State()
 	s.shared.verdicts[v].Add(1)
-	if v != control.VerdictUp {
+	if v != bfd.VerdictUp {
 		// Somebody else may be master by now: what has arrived counts first.
 		l.drain()
 		news.unanswered = l.now.Sub(oldest)
@@ -258,12 +259,16 @@ func (l *loop) verdict(f *iface, s *session, v control.Verdict, oldest control.I
 			}
 			// Adverts that came on since say that only the answers are lost.
 			last := control.Instant(f.plane.LastArrival(i.slot))
-			if v == control.VerdictDown && last > oldest.Add(s.cfg.Interval) {
+			if v == bfd.VerdictDown && last > oldest.Add(s.cfg.Interval) {
 				news.still++
 				continue
 			}
 			news.acted++
-			l.step(i, control.Event{Kind: control.EventPeerDown, Source: s.spec.Peer, Left: v == control.VerdictAdminDown})
+			kind := control.EventPeerDown
+			if v == bfd.VerdictAdminDown {
+				kind = control.EventPeerLeft
+			}
+			l.step(i, control.Event{Kind: kind, Source: s.spec.Peer})
 		}
 	}
 	if s.open {

@@ -13,6 +13,7 @@ import (
 	"github.com/xvrrp/xvrrp/cmd/internal/clock"
 	"github.com/xvrrp/xvrrp/cmd/internal/transport"
 	"github.com/xvrrp/xvrrp/control"
+	"github.com/xvrrp/xvrrp/control/bfd"
 	"github.com/xvrrp/xvrrp/control/config"
 	"github.com/xvrrp/xvrrp/loader"
 )
@@ -45,7 +46,7 @@ func newDetectLoop(tb testing.TB) (*loop, *instance, *fakePlane, *fakeGuard) {
 	require.NotNil(tb, i.session)
 	l.answered(guard, plane, 10)
 	state, _, _ := i.session.State()
-	require.Equal(tb, control.SessionUp, state)
+	require.Equal(tb, bfd.Up, state)
 	require.Len(tb, l.detections, 1)
 	<-l.detections
 	return l, i, plane, guard
@@ -54,7 +55,7 @@ func newDetectLoop(tb testing.TB) (*loop, *instance, *fakePlane, *fakeGuard) {
 // answered plays probes that are answered, while adverts come.
 func (l *loop) answered(g *fakeGuard, plane *fakePlane, n int) {
 	for range n {
-		g.answer = loader.Answer{LastNs: int64(l.now) + 50_000, State: uint8(control.SessionUp)}
+		g.answer = loader.Answer{LastNs: int64(l.now) + 50_000, State: uint8(bfd.Up)}
 		plane.last = int64(l.now)
 		l.turnAt(max(l.now+1, l.planned))
 	}
@@ -76,14 +77,14 @@ func TestSilentPeerIsReplaced(t *testing.T) {
 	assert.Equal(t, loader.RoleMaster, guard.role)
 	assert.Nil(t, i.session, "a master watches nobody")
 	news := <-l.detections
-	assert.Equal(t, control.VerdictDown, news.verdict)
+	assert.Equal(t, bfd.VerdictDown, news.verdict)
 	assert.Equal(t, 1, news.acted)
 	assert.Equal(t, uint64(3), i.shared.sent.Load(), "adverts, as many as a fence asks for")
 }
 
 func TestPeerThatLeavesIsReplaced(t *testing.T) {
 	l, i, _, guard := newDetectLoop(t)
-	guard.answer = loader.Answer{LastNs: int64(l.now) + 50_000, State: uint8(control.SessionAdminDown)}
+	guard.answer = loader.Answer{LastNs: int64(l.now) + 50_000, State: uint8(bfd.AdminDown)}
 	l.unanswered(i, 3*time.Millisecond)
 	require.Equal(t, control.Master, i.router.State())
 	assert.Equal(t, uint64(1), i.shared.transitions[control.ReasonPeerLeft].Load())
@@ -98,7 +99,7 @@ func TestLostAnswersAloneMoveNobody(t *testing.T) {
 	}
 	assert.Equal(t, control.Backup, i.router.State())
 	news := <-l.detections
-	assert.Equal(t, control.VerdictDown, news.verdict)
+	assert.Equal(t, bfd.VerdictDown, news.verdict)
 	assert.Equal(t, 1, news.still)
 }
 
@@ -114,7 +115,7 @@ func TestLateMasterIsNotReplaced(t *testing.T) {
 			silent := plane.last
 			l.turnAt(l.planned.Add(tc.overslept))
 			for range 60 {
-				guard.answer = loader.Answer{LastNs: int64(l.now) + 50_000, State: uint8(control.SessionUp)}
+				guard.answer = loader.Answer{LastNs: int64(l.now) + 50_000, State: uint8(bfd.Up)}
 				l.turnAt(max(l.now+1, l.planned))
 			}
 			require.Greater(t, l.now, control.Instant(silent).Add(i.router.MasterDownInterval()))
@@ -133,7 +134,7 @@ func TestEchoHoldsNothingBack(t *testing.T) {
 	i.session.spec.Echo = true
 	silent := plane.last
 	for l.now < control.Instant(silent).Add(i.router.MasterDownInterval()) {
-		guard.answer = loader.Answer{LastNs: int64(l.now) + 50_000, State: uint8(control.SessionUp)}
+		guard.answer = loader.Answer{LastNs: int64(l.now) + 50_000, State: uint8(bfd.Up)}
 		l.turnAt(max(l.now+1, l.planned))
 	}
 	assert.Equal(t, control.Master, i.router.State())
@@ -177,7 +178,7 @@ func TestHoldingAllocatesNothing(t *testing.T) {
 	l, i, plane, guard := newDetectLoop(t)
 	silent := control.Instant(plane.last)
 	turn := func() {
-		guard.answer = loader.Answer{LastNs: int64(l.now) + 50_000, State: uint8(control.SessionUp)}
+		guard.answer = loader.Answer{LastNs: int64(l.now) + 50_000, State: uint8(bfd.Up)}
 		l.turnAt(max(l.now+1, l.planned))
 	}
 	for l.now < silent.Add(i.router.MasterDownInterval()) {

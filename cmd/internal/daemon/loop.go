@@ -261,7 +261,7 @@ func (l *loop) stall(gap time.Duration) {
 			continue
 		}
 		l.stats.stalls.Add(1)
-		l.step(i, control.Event{Kind: control.EventStall, Gap: gap})
+		l.step(i, control.Event{Kind: control.EventStall, At: l.now.Add(-gap)})
 	}
 }
 
@@ -302,7 +302,7 @@ func (l *loop) linkNews(ev linkEvent) {
 	for _, i := range l.insts {
 		for n, ifindex := range i.links {
 			if ifindex == ev.ifindex {
-				l.step(i, control.Event{Kind: control.EventLink, Link: n, Down: ev.down})
+				l.step(i, control.Event{Kind: control.EventTrack, Track: n, Down: ev.down})
 			}
 		}
 	}
@@ -474,10 +474,10 @@ func (l *loop) stepWith(i *instance, ev control.Event, e *loader.Event) {
 			l.send(i, a.Priority)
 		case control.ActionTakeover, control.ActionRelease, control.ActionAnnounce:
 			l.orders = append(l.orders, order{a.Kind, i.set})
-		case control.ActionTemplate:
+		case control.ActionFollow:
 			i.iface.plane.Install(i.slot, e)
 			l.follow(i, e)
-		case control.ActionForget:
+		case control.ActionUnfollow:
 			i.iface.plane.Clear(i.slot)
 			l.unfollow(i)
 		case control.ActionTransition:

@@ -11,6 +11,7 @@ import (
 	"github.com/xvrrp/xvrrp/cmd/internal/ctlapi"
 	"github.com/xvrrp/xvrrp/cmd/internal/histogram"
 	"github.com/xvrrp/xvrrp/control"
+	"github.com/xvrrp/xvrrp/control/bfd"
 	"github.com/xvrrp/xvrrp/control/packet"
 	"github.com/xvrrp/xvrrp/loader"
 )
@@ -100,9 +101,9 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	stats := &c.d.loop.stats
 	count(descWakeups, stats.wakeups.Load())
 	count(descLost, stats.lost.Load())
-	ch <- histogramMetric(descHandled, &stats.handled)
-	ch <- histogramMetric(descJudged, &stats.judged)
-	ch <- histogramMetric(descWakeLate, &stats.late)
+	ch <- metric(descHandled, &stats.handled)
+	ch <- metric(descJudged, &stats.judged)
+	ch <- metric(descWakeLate, &stats.late)
 	count(descStalls, stats.stalls.Load())
 	count(descSessionsFull, stats.sessionsFull.Load())
 }
@@ -160,7 +161,7 @@ func (f *iface) collectGuard(gauge emitGauge, count emitCount) {
 	for _, s := range f.sessions() {
 		labels := []string{f.name, s.Peer, s.Mode}
 		with := func(more string) []string { return append(append([]string{}, labels...), more) }
-		for _, state := range []control.SessionState{control.SessionAdminDown, control.SessionDown, control.SessionUp} {
+		for _, state := range []bfd.State{bfd.AdminDown, bfd.Down, bfd.Up} {
 			gauge(descSession, truth(state.String() == s.State), with(state.String())...)
 		}
 		gauge(descSessionInfo, 1, append(with(strconv.FormatUint(uint64(s.LocalDiscr), 10)), strconv.FormatUint(uint64(s.RemoteDiscr), 10), s.Diag)...)
@@ -186,7 +187,7 @@ func (f *iface) collect(gauge emitGauge, count emitCount) {
 	}
 }
 
-func histogramMetric(d *prometheus.Desc, h *histogram.Histogram) prometheus.Metric {
-	total, sum, below := h.Cumulative()
-	return prometheus.MustNewConstHistogram(d, total, sum, below)
+func metric(d *prometheus.Desc, h *histogram.Histogram) prometheus.Metric {
+	total, sum, buckets := h.Cumulative()
+	return prometheus.MustNewConstHistogram(d, total, sum, buckets)
 }

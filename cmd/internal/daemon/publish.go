@@ -10,6 +10,7 @@ import (
 	"github.com/xvrrp/xvrrp/cmd/internal/clock"
 	"github.com/xvrrp/xvrrp/cmd/internal/ctlapi"
 	"github.com/xvrrp/xvrrp/control"
+	"github.com/xvrrp/xvrrp/control/bfd"
 	"github.com/xvrrp/xvrrp/vip"
 )
 
@@ -177,9 +178,9 @@ func (p *publisher) detection(n detection) {
 	}
 	attrs := []any{"iface", n.iface.name, "peer", e.Peer}
 	switch n.verdict {
-	case control.VerdictUp:
+	case bfd.VerdictUp:
 		p.d.log.Info("fast detection is up", attrs...)
-	case control.VerdictAdminDown:
+	case bfd.VerdictAdminDown:
 		p.d.log.Warn("the peer serves no longer; fast detection waits", append(attrs, "diag", n.diag, "instances", n.acted)...)
 	default:
 		attrs = append(attrs, "diag", n.diag, "unanswered_for", n.unanswered, "instances", n.acted)

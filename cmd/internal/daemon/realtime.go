@@ -46,18 +46,22 @@ const (
 
 // schedule is how the threads run.
 type schedule struct {
-	deadline bool // SCHED_DEADLINE
-	priority int  // of SCHED_RR, 1 to 99; 0: normal
-	rtTime   time.Duration
-	cpus     []int
-	applied  chan struct{} // closed once the loop's thread runs like that
+	deadline   bool // SCHED_DEADLINE
+	priority   int  // of SCHED_RR, 1 to 99; 0: normal
+	configured bool // priority is not the default
+	rtTime     time.Duration
+	cpus       []int
+	applied    chan struct{} // closed once the loop's thread runs like that
+	refused    []error       // what it was to have, and the host did not give; read after applied
+	// set gives a thread its scheduling; tests have one of their own.
+	set func(tid int, attr *unix.SchedAttr) error
 }
 
 // prepareProcess sets what concerns every thread, and finds out how the loop's
 // may run. What the user wrote must work; a default is done where the host
 // allows it.
 func prepareProcess(p *config.Process, log *slog.Logger) (*schedule, error) {
-	s := &schedule{priority: p.RTPriority, rtTime: p.RTTime, cpus: p.CPUs, applied: make(chan struct{})}
+	s := newSchedule(p)
 	if p.Nice != 0 {
 		if err := setNice(p.Nice); err != nil {
 			return nil, err
@@ -78,16 +82,29 @@ func prepareProcess(p *config.Process, log *slog.Logger) (*schedule, error) {
 		s.choose(log)
 	}
 	if s.priority > 1 {
-		return s, eachThread(func(tid int) error { return s.realtime(tid, s.priority-1) })
+		err := eachThread(func(tid int) error { return s.realtime(tid, s.priority-1) })
+		if err != nil && p.RTConfigured {
+			return nil, err
+		}
+		if err != nil {
+			log.Info("not every thread has a real-time priority", "err", err)
+		}
 	}
 	return s, nil
+}
+
+func newSchedule(p *config.Process) *schedule {
+	return &schedule{
+		priority: p.RTPriority, configured: p.RTConfigured, rtTime: p.RTTime, cpus: p.CPUs, applied: make(chan struct{}),
+		set: func(tid int, attr *unix.SchedAttr) error { return unix.SchedSetAttr(tid, attr, 0) },
+	}
 }
 
 // choose finds the best that the host allows.
 func (s *schedule) choose(log *slog.Logger) {
 	// A reservation is for the whole machine; with an affinity there is none.
 	if len(s.cpus) == 0 {
-		err := onThread(func() error { return reserve(0, loopRuntime, loopPeriod) })
+		err := onThread(func() error { return s.reserve(0, loopRuntime, loopPeriod) })
 		if s.deadline = err == nil; !s.deadline {
 			log.Info("the event loop has no deadline scheduling; a real-time priority is tried", "err", err)
 		}
@@ -149,11 +166,26 @@ func (s *schedule) apply() error {
 			return fmt.Errorf("vrrp_cpu_affinity: run on processors %v: %w", s.cpus, err)
 		}
 	}
+	// What was to be had a moment ago may have gone to somebody else. Only what
+	// the file asks for has to be had.
 	if s.deadline {
-		return reserve(0, loopRuntime, loopPeriod)
+		err := s.reserve(0, loopRuntime, loopPeriod)
+		if err == nil {
+			return nil
+		}
+		s.deadline = false
+		s.refused = append(s.refused, err)
 	}
 	if s.priority > 0 {
-		return s.realtime(0, s.priority)
+		err := s.realtime(0, s.priority)
+		if err == nil {
+			return nil
+		}
+		if s.configured {
+			return err
+		}
+		s.priority = 0
+		s.refused = append(s.refused, err)
 	}
 	return nil
 }
@@ -162,12 +194,16 @@ func (s *schedule) apply() error {
 // until ctx ends. Where the host has no more to give they have a real-time
 // priority.
 func (s *schedule) keep(ctx context.Context, log *slog.Logger) error {
-	if !s.deadline {
-		return nil
-	}
 	select {
 	case <-s.applied:
 	case <-ctx.Done():
+		return nil
+	}
+	if len(s.refused) > 0 {
+		log.Warn("the host no longer gives the event loop the scheduling that it offered: a busy host may hold it up",
+			"real_time_priority", s.priority, "err", errors.Join(s.refused...))
+	}
+	if !s.deadline {
 		return nil
 	}
 	tick := time.NewTicker(renewEvery)
@@ -204,7 +240,7 @@ func (s *schedule) settle(tid int) error {
 	if attr.Policy == unix.SCHED_DEADLINE {
 		return nil
 	}
-	err = reserve(tid, otherRuntime, otherPeriod)
+	err = s.reserve(tid, otherRuntime, otherPeriod)
 	if err != nil && attr.Policy != unix.SCHED_RR && s.priority > 1 {
 		return errors.Join(err, s.realtime(tid, s.priority-1))
 	}
@@ -213,13 +249,13 @@ func (s *schedule) settle(tid int) error {
 
 // reserve gives a thread SCHED_DEADLINE, 0 is the calling one. What it starts
 // does not inherit that.
-func reserve(tid int, runtime, period time.Duration) error {
+func (s *schedule) reserve(tid int, runtime, period time.Duration) error {
 	attr := &unix.SchedAttr{
 		Size: unix.SizeofSchedAttr, Policy: unix.SCHED_DEADLINE,
 		Flags:   unix.SCHED_FLAG_RESET_ON_FORK | unix.SCHED_FLAG_RECLAIM,
 		Runtime: uint64(runtime), Deadline: uint64(period), Period: uint64(period),
 	}
-	if err := unix.SchedSetAttr(tid, attr, 0); err != nil {
+	if err := s.set(tid, attr); err != nil {
 		return fmt.Errorf("reserve %v of every %v: %w", runtime, period, err)
 	}
 	return nil
@@ -237,7 +273,7 @@ func (s *schedule) realtime(tid, priority int) error {
 		return fmt.Errorf("set the limit on real-time CPU time: %w", err)
 	}
 	attr := &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_RR, Priority: uint32(priority)}
-	if err := unix.SchedSetAttr(tid, attr, 0); err != nil {
+	if err := s.set(tid, attr); err != nil {
 		return fmt.Errorf("vrrp_rt_priority: set real-time priority %d: %w", priority, err)
 	}
 	return nil

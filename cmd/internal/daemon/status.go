@@ -10,6 +10,7 @@ import (
 	"github.com/xvrrp/xvrrp/cmd/internal/ctlapi"
 	"github.com/xvrrp/xvrrp/cmd/internal/transport"
 	"github.com/xvrrp/xvrrp/control"
+	"github.com/xvrrp/xvrrp/control/bfd"
 	"github.com/xvrrp/xvrrp/control/packet"
 	"github.com/xvrrp/xvrrp/loader"
 )
@@ -42,9 +43,10 @@ func (i *instance) status() ctlapi.InstanceStatus {
 		State: control.State(sh.state.Load()).String(), Since: wall(since).Format(time.RFC3339Nano),
 		SinceSeconds: seconds(now - since), Why: control.Reason(sh.reason.Load()).String(),
 		Priority: uint8(sh.priority.Load()), BasePriority: i.cfg.Priority,
-		AdvertMs: millis(int64(i.cfg.Interval)), Arrival: liveness(i.iface.plane.Liveness(i.slot)),
-		Peers: []ctlapi.Peer{},
+		AdvertMs: millis(int64(i.cfg.Interval)), Peers: []ctlapi.Peer{},
 	}
+	arrival := i.iface.plane.Liveness(i.slot)
+	s.Arrival = ctlapi.Liveness(arrival)
 	for _, a := range i.cfg.Addresses {
 		s.Addresses = append(s.Addresses, a.Prefix.String())
 	}
@@ -64,7 +66,7 @@ func (i *instance) status() ctlapi.InstanceStatus {
 			})
 		}
 	}
-	s.Counters = i.counters(s.Arrival)
+	s.Counters = i.counters(arrival)
 	s.Alarms = i.alarms.list()
 	s.Fence.Enabled = i.cfg.Fence && i.iface.plane.Mode() != transport.ModeSocket
 	if f := i.iface.guard.Fence(i.slot, now); f.Seen > 0 {
@@ -74,14 +76,7 @@ func (i *instance) status() ctlapi.InstanceStatus {
 	return s
 }
 
-func liveness(l loader.Liveness) ctlapi.Liveness {
-	return ctlapi.Liveness{
-		LastNs: l.LastNs, Count: l.Count, MeanGapNs: l.MeanGapNs, JitterNs: l.JitterNs,
-		LargestGapNs: l.LargestGapNs, GapLog2: l.GapLog2, Arrivals: l.Arrivals,
-	}
-}
-
-func (i *instance) counters(arrival ctlapi.Liveness) ctlapi.Counters {
+func (i *instance) counters(arrival loader.Liveness) ctlapi.Counters {
 	sh := &i.shared
 	c := ctlapi.Counters{
 		AdvertsSent: sh.sent.Load(), AdvertsReceived: sh.received.Load() + arrival.Count,
@@ -121,7 +116,7 @@ func (f *iface) status(netns uint64) ctlapi.InterfaceStatus {
 		s.Err = err.Error()
 	}
 	for r, n := range counters {
-		s.Frames[loader.Reason(r).String()] = ctlapi.Count{Pass: n.Pass, Drop: n.Drop}
+		s.Frames[loader.Reason(r).String()] = ctlapi.Count(n)
 	}
 	return s
 }
@@ -138,9 +133,9 @@ func (f *iface) lease() *ctlapi.Lease {
 	switch {
 	case !f.reflects:
 	case out.Held && l.Masters > 0:
-		out.Reflector = control.SessionUp.String()
+		out.Reflector = bfd.Up.String()
 	default:
-		out.Reflector = control.SessionAdminDown.String()
+		out.Reflector = bfd.AdminDown.String()
 	}
 	return out
 }
@@ -159,8 +154,8 @@ func (f *iface) sessions() []ctlapi.Session {
 			continue
 		}
 		x := ctlapi.Session{
-			Peer: address(peer).String(), Mode: "sbfd", State: control.SessionState(sh.state.Load()).String(),
-			Diag: control.Diag(sh.diag.Load()).String(), SinceSeconds: seconds(now - sh.since.Load()),
+			Peer: address(peer).String(), Mode: "sbfd", State: bfd.State(sh.state.Load()).String(),
+			Diag: bfd.Diag(sh.diag.Load()).String(), SinceSeconds: seconds(now - sh.since.Load()),
 			Instances: int(sh.users.Load()), IntervalMs: millis(sh.interval.Load()), Multiplier: int(sh.multiplier.Load()),
 			LocalDiscr: s.local, RemoteDiscr: peer, Sent: sh.sent.Load(), Unsent: sh.unsent.Load(),
 			Replies: f.guard.Answer(s.local).Replies, Verdicts: map[string]uint64{},
@@ -179,7 +174,7 @@ func (f *iface) sessions() []ctlapi.Session {
 }
 
 var verdictNames = [...]string{
-	control.VerdictUp: "up", control.VerdictDown: "down", control.VerdictAdminDown: "admin_down",
+	bfd.VerdictUp: "up", bfd.VerdictDown: "down", bfd.VerdictAdminDown: "admin_down",
 }
 
 func (s *loopStats) status() ctlapi.LoopStatus {

@@ -12,7 +12,7 @@ import (
 	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 
-	"github.com/xvrrp/xvrrp/control"
+	"github.com/xvrrp/xvrrp/control/bfd"
 	"github.com/xvrrp/xvrrp/control/packet"
 )
 
@@ -22,7 +22,7 @@ import (
 // blocks.
 type Prober struct {
 	fd    int
-	ports [control.ProbePorts]uint16
+	ports [bfd.Ports]uint16
 	held  []int // UDP sockets that keep the ports from others
 }
 
@@ -89,7 +89,7 @@ type ProbeSpec struct {
 
 // Frames encodes the probes of a session, one for each source port, into the
 // room that they had before.
-func (p *Prober) Frames(frames *[control.ProbePorts][]byte, s *ProbeSpec) {
+func (p *Prober) Frames(frames *[bfd.Ports][]byte, s *ProbeSpec) {
 	f := packet.BFDFrame{
 		SrcMAC: s.SrcMAC, DstMAC: s.DstMAC,
 		Src: s.Src, Dst: s.Peer, DstPort: packet.SBFDPort, TTL: packet.BFDTTL,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package control_test
+package bfd_test
 
 import (
 	"math/rand/v2"
@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/xvrrp/xvrrp/control"
+	"github.com/xvrrp/xvrrp/control/bfd"
 )
 
 const ms = control.Instant(time.Millisecond)
@@ -18,10 +19,10 @@ const ms = control.Instant(time.Millisecond)
 // link is a session with its peer: answers arrive after a delay and are
 // recorded by a kernel that may be held up together with the initiator.
 type link struct {
-	s        control.Session
+	s        bfd.Session
 	now      control.Instant
 	dead     bool // the peer answers nothing
-	says     control.SessionState
+	says     bfd.State
 	delay    func() time.Duration
 	inFlight []control.Instant // arrivals to come, in order
 	recorded control.Instant
@@ -30,8 +31,8 @@ type link struct {
 }
 
 func newLink(interval time.Duration, multiplier int) *link {
-	l := &link{says: control.SessionUp, ports: map[int]int{}, delay: func() time.Duration { return 50 * time.Microsecond }}
-	l.s.Open(0, control.SessionConfig{Interval: interval, Multiplier: multiplier})
+	l := &link{says: bfd.Up, ports: map[int]int{}, delay: func() time.Duration { return 50 * time.Microsecond }}
+	l.s.Open(0, bfd.Config{Interval: interval, Multiplier: multiplier})
 	return l
 }
 
@@ -44,7 +45,7 @@ func (l *link) kernel() {
 }
 
 // turn is one round of the event loop.
-func (l *link) turn() control.Verdict {
+func (l *link) turn() bfd.Verdict {
 	v := l.s.Observe(l.now, l.recorded, l.says)
 	if port, due := l.s.Probe(l.now); due {
 		l.sent++
@@ -58,7 +59,7 @@ func (l *link) turn() control.Verdict {
 }
 
 // run plays until something is found or the time is over.
-func (l *link) run(until control.Instant) control.Verdict {
+func (l *link) run(until control.Instant) bfd.Verdict {
 	for l.now < until {
 		l.now = max(l.now, l.s.Deadline())
 		if l.now >= until {
@@ -66,54 +67,54 @@ func (l *link) run(until control.Instant) control.Verdict {
 			break
 		}
 		l.kernel()
-		if v := l.turn(); v != control.VerdictNone {
+		if v := l.turn(); v != bfd.VerdictNone {
 			return v
 		}
 	}
-	return control.VerdictNone
+	return bfd.VerdictNone
 }
 
 func up(t *testing.T, interval time.Duration, multiplier int) *link {
 	l := newLink(interval, multiplier)
-	require.Equal(t, control.VerdictUp, l.run(3000*ms))
+	require.Equal(t, bfd.VerdictUp, l.run(3000*ms))
 	return l
 }
 
 func TestSessionComesUpAndGoesDown(t *testing.T) {
 	l := newLink(time.Millisecond, 3)
 	l.dead = true
-	assert.Equal(t, control.VerdictNone, l.run(10000*ms), "a session that was never Up says nothing")
+	assert.Equal(t, bfd.VerdictNone, l.run(10000*ms), "a session that was never Up says nothing")
 	assert.Equal(t, 10, l.sent, "once a second while there is nobody")
 	l.dead = false
-	require.Equal(t, control.VerdictUp, l.run(11100*ms))
+	require.Equal(t, bfd.VerdictUp, l.run(11100*ms))
 	state, _, diag := l.s.State()
 	assert.Equal(t, "Up", state.String())
 	assert.Equal(t, "none", diag.String())
-	require.Equal(t, control.VerdictNone, l.run(12000*ms))
+	require.Equal(t, bfd.VerdictNone, l.run(12000*ms))
 	assert.Zero(t, l.ports[1], "no confirmation was needed")
 
 	l.dead = true
 	began := l.now
-	require.Equal(t, control.VerdictDown, l.run(13000*ms))
+	require.Equal(t, bfd.VerdictDown, l.run(13000*ms))
 	took := l.now.Sub(began)
 	assert.GreaterOrEqual(t, took, 3*time.Millisecond)
 	assert.Less(t, took, 5*time.Millisecond)
-	for port := range control.ProbePorts {
+	for port := range bfd.Ports {
 		assert.Positive(t, l.ports[port], "the confirmation uses ports of its own")
 	}
 	_, _, diag = l.s.State()
-	assert.Equal(t, control.DiagDetectionTime, diag)
+	assert.Equal(t, bfd.DiagDetectionTime, diag)
 }
 
 func TestSessionAdminDown(t *testing.T) {
 	l := up(t, time.Millisecond, 3)
-	l.says = control.SessionAdminDown
+	l.says = bfd.AdminDown
 	began := l.now
-	require.Equal(t, control.VerdictAdminDown, l.run(began+10*ms))
+	require.Equal(t, bfd.VerdictAdminDown, l.run(began+10*ms))
 	assert.Less(t, l.now.Sub(began), 3*time.Millisecond, "with the next probe")
-	assert.Equal(t, control.VerdictNone, l.run(l.now+5000*ms), "it is said once")
-	l.says = control.SessionUp
-	assert.Equal(t, control.VerdictUp, l.run(l.now+2000*ms), "at once when the peer serves again")
+	assert.Equal(t, bfd.VerdictNone, l.run(l.now+5000*ms), "it is said once")
+	l.says = bfd.Up
+	assert.Equal(t, bfd.VerdictUp, l.run(l.now+2000*ms), "at once when the peer serves again")
 }
 
 // After a false alarm the session is not believed at once again.
@@ -122,10 +123,10 @@ func TestSessionThatFlapsIsHeld(t *testing.T) {
 	held := time.Duration(0)
 	for range 4 {
 		l.dead = true
-		require.Equal(t, control.VerdictDown, l.run(l.now+100*ms))
+		require.Equal(t, bfd.VerdictDown, l.run(l.now+100*ms))
 		l.dead = false
 		down := l.now
-		require.Equal(t, control.VerdictUp, l.run(l.now+100_000*ms))
+		require.Equal(t, bfd.VerdictUp, l.run(l.now+100_000*ms))
 		assert.GreaterOrEqual(t, l.now.Sub(down), held)
 		held = l.now.Sub(down)
 	}
@@ -138,10 +139,10 @@ func TestSessionConfirmation(t *testing.T) {
 	l.dead = true
 	for l.ports[1] == 0 {
 		l.now = l.s.Deadline()
-		require.Equal(t, control.VerdictNone, l.turn())
+		require.Equal(t, bfd.VerdictNone, l.turn())
 	}
 	l.dead = false
-	assert.Equal(t, control.VerdictNone, l.run(l.now+1000*ms))
+	assert.Equal(t, bfd.VerdictNone, l.run(l.now+1000*ms))
 	n, _ := l.s.Unanswered()
 	assert.LessOrEqual(t, n, 1)
 }
@@ -151,7 +152,7 @@ func TestSessionCountsWhatWasSent(t *testing.T) {
 	l := up(t, time.Millisecond, 3)
 	for range 1000 {
 		l.now = max(l.now, l.s.Deadline())
-		require.Equal(t, control.VerdictNone, l.s.Observe(l.now, l.recorded, control.SessionUp))
+		require.Equal(t, bfd.VerdictNone, l.s.Observe(l.now, l.recorded, bfd.Up))
 		if _, due := l.s.Probe(l.now); due {
 			l.s.Sent(l.now, false)
 		}
@@ -179,12 +180,12 @@ func TestStalledSessionIsNeverWrong(t *testing.T) {
 			if l.now >= deaf {
 				l.kernel()
 			}
-			require.Equal(t, control.VerdictNone, l.turn(), "seed %d at %v", seed, l.now.Sub(0))
+			require.Equal(t, bfd.VerdictNone, l.turn(), "seed %d at %v", seed, l.now.Sub(0))
 		}
 		// And it is still able to see a death.
 		l.dead = true
 		l.kernel()
-		require.Equal(t, control.VerdictDown, l.run(l.now+1000*ms), "seed %d", seed)
+		require.Equal(t, bfd.VerdictDown, l.run(l.now+1000*ms), "seed %d", seed)
 	}
 }
 

@@ -1,22 +1,33 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package control
+package bfd
 
-import "time"
+import (
+	"time"
 
-// SessionState is a state of BFD, RFC 5880 section 4.1. A session of S-BFD has
-// no Init.
-type SessionState uint8
-
-const (
-	SessionAdminDown SessionState = iota
-	SessionDown
-	SessionInit
-	SessionUp
+	"github.com/xvrrp/xvrrp/control"
 )
 
-func (s SessionState) String() string {
-	return [...]string{"AdminDown", "Down", "Init", "Up"}[s&3]
+// State is a state of BFD, RFC 5880 section 4.1. A session of S-BFD has
+// no Init, which is 2 on the wire.
+type State uint8
+
+const (
+	AdminDown State = 0
+	Down      State = 1
+	Up        State = 3
+)
+
+func (s State) String() string {
+	switch s {
+	case AdminDown:
+		return "AdminDown"
+	case Down:
+		return "Down"
+	case Up:
+		return "Up"
+	}
+	return "unknown"
 }
 
 // Diag is a diagnostic code, RFC 5880 section 4.1.
@@ -27,7 +38,6 @@ const (
 	DiagDetectionTime Diag = 1
 	DiagEchoFailed    Diag = 2
 	DiagNeighborDown  Diag = 3
-	DiagPathDown      Diag = 5
 	DiagAdminDown     Diag = 7
 )
 
@@ -41,8 +51,6 @@ func (d Diag) String() string {
 		return "echo_function_failed"
 	case DiagNeighborDown:
 		return "neighbor_signaled_session_down"
-	case DiagPathDown:
-		return "path_down"
 	case DiagAdminDown:
 		return "administratively_down"
 	}
@@ -71,30 +79,29 @@ const (
 	holdLongest = time.Minute
 )
 
-// ProbePorts is the number of source ports that Probe chooses from.
-const ProbePorts = 1 + confirmProbes
+// Ports is the number of source ports that Probe chooses from.
+const Ports = 1 + confirmProbes
 
-// SessionConfig of a Session.
-type SessionConfig struct {
+// Config of a Session.
+type Config struct {
 	Interval   time.Duration // between probes, 300 µs to 1 s
-	Multiplier int           // unanswered probes that make a peer suspect, 1 to MultiplierMax
+	Multiplier int           // unanswered probes that make a peer suspect, 1 to MaxMultiplier
 	Echo       bool          // unaffiliated echo, RFC 9747: only the diagnostic differs
 }
 
-// MultiplierMax is the largest Multiplier.
-const MultiplierMax = 50
+// MaxMultiplier is the largest Multiplier.
+const MaxMultiplier = 50
 
 // Verdict is what Observe finds.
 type Verdict uint8
 
 const (
 	VerdictNone Verdict = iota
-	// VerdictUp says that the session is Up and counts from now on.
+	// VerdictUp: the session is Up and counts from now on.
 	VerdictUp
-	// VerdictDown says that the peer does not answer.
+	// VerdictDown: the peer does not answer.
 	VerdictDown
-	// VerdictAdminDown says that the peer answers, and that it serves no
-	// longer.
+	// VerdictAdminDown: the peer answers, and it serves no longer.
 	VerdictAdminDown
 )
 
@@ -103,40 +110,40 @@ const (
 // held up sends none, and is late instead of wrong. Its zero value is unused;
 // see Open.
 type Session struct {
-	cfg      SessionConfig
-	state    SessionState
+	cfg      Config
+	state    State
 	diag     Diag
-	since    Instant
-	answered Instant // newest answer
-	good     int     // observations with a new answer in a row
-	holdTill Instant // Up does not count before
+	since    control.Instant
+	answered control.Instant // newest answer
+	good     int             // observations with a new answer in a row
+	holdTill control.Instant // Up does not count before
 	downs    uint
 
-	sent  [MultiplierMax]Instant // of probes that are not answered, oldest first
+	sent  [MaxMultiplier]control.Instant // of probes that are not answered, oldest first
 	n     int
-	next  Instant // next probe, or the end of the wait for the burst's answers
-	look  Instant // a slow probe may be answered by then; 0: none waits
-	burst int     // probes of the confirmation that were sent
-	in    bool    // a confirmation runs
+	next  control.Instant // next probe, or the end of the wait for the burst's answers
+	look  control.Instant // a slow probe may be answered by then; 0: none waits
+	burst int             // probes of the confirmation that were sent
+	in    bool            // a confirmation runs
 }
 
 // Open starts the session: Down, with a probe due.
-func (s *Session) Open(now Instant, cfg SessionConfig) {
-	*s = Session{cfg: cfg, state: SessionDown, since: now, next: now}
+func (s *Session) Open(now control.Instant, cfg Config) {
+	*s = Session{cfg: cfg, state: Down, since: now, next: now}
 }
 
 // Reopen starts it anew for the same peer, and remembers whether it flaps.
-func (s *Session) Reopen(now Instant, cfg SessionConfig) {
+func (s *Session) Reopen(now control.Instant, cfg Config) {
 	downs, hold := s.downs, s.holdTill
 	s.Open(now, cfg)
 	s.downs, s.holdTill = downs, hold
 }
 
 // State returns the state, since when, and the diagnostic of the last change.
-func (s *Session) State() (SessionState, Instant, Diag) { return s.state, s.since, s.diag }
+func (s *Session) State() (State, control.Instant, Diag) { return s.state, s.since, s.diag }
 
 // Deadline returns when Observe and Probe want to be called.
-func (s *Session) Deadline() Instant {
+func (s *Session) Deadline() control.Instant {
 	if s.look != 0 {
 		return min(s.look, s.next)
 	}
@@ -145,11 +152,11 @@ func (s *Session) Deadline() Instant {
 
 // Unanswered returns the number of probes without an answer and the time of
 // the oldest.
-func (s *Session) Unanswered() (int, Instant) { return s.n, s.sent[0] }
+func (s *Session) Unanswered() (int, control.Instant) { return s.n, s.sent[0] }
 
 // Observe takes the newest answer that the kernel recorded, with the state
 // that it carries, and judges.
-func (s *Session) Observe(now, answer Instant, says SessionState) Verdict {
+func (s *Session) Observe(now, answer control.Instant, says State) Verdict {
 	if now >= s.look {
 		s.look = 0
 	}
@@ -157,13 +164,13 @@ func (s *Session) Observe(now, answer Instant, says SessionState) Verdict {
 		s.answered = answer
 		s.forget(answer)
 		s.in = false
-		if says == SessionAdminDown || says == SessionDown {
+		if says == AdminDown || says == Down {
 			s.good = 0
-			if s.state == SessionUp {
-				return s.leave(now, SessionAdminDown, DiagNeighborDown, VerdictAdminDown)
+			if s.state == Up {
+				return s.leave(now, AdminDown, DiagNeighborDown, VerdictAdminDown)
 			}
-			if s.state != SessionAdminDown {
-				s.state, s.diag, s.since = SessionAdminDown, DiagNeighborDown, now
+			if s.state != AdminDown {
+				s.state, s.diag, s.since = AdminDown, DiagNeighborDown, now
 			}
 			return VerdictNone
 		}
@@ -173,7 +180,7 @@ func (s *Session) Observe(now, answer Instant, says SessionState) Verdict {
 		s.good++
 	}
 	switch {
-	case s.state != SessionUp:
+	case s.state != Up:
 		return s.rise(now)
 	case s.in && s.burst == confirmProbes && now >= s.next:
 		if now.Sub(s.next) > confirmLate {
@@ -184,7 +191,7 @@ func (s *Session) Observe(now, answer Instant, says SessionState) Verdict {
 		if s.cfg.Echo {
 			diag = DiagEchoFailed
 		}
-		return s.leave(now, SessionDown, diag, VerdictDown)
+		return s.leave(now, Down, diag, VerdictDown)
 	case !s.in && s.n >= max(1, s.cfg.Multiplier-1) && now >= s.next:
 		// The probe that is due would be the last that may stay unanswered:
 		// the confirmation takes its place.
@@ -194,18 +201,18 @@ func (s *Session) Observe(now, answer Instant, says SessionState) Verdict {
 }
 
 // rise takes a session Up that is answered well.
-func (s *Session) rise(now Instant) Verdict {
+func (s *Session) rise(now control.Instant) Verdict {
 	if s.n >= s.cfg.Multiplier {
 		s.good, s.n = 0, 0 // the answers have ended again
 	}
 	if s.good < s.cfg.Multiplier || now < s.holdTill {
 		return VerdictNone
 	}
-	s.state, s.diag, s.since = SessionUp, DiagNone, now
+	s.state, s.diag, s.since = Up, DiagNone, now
 	return VerdictUp
 }
 
-func (s *Session) leave(now Instant, to SessionState, diag Diag, v Verdict) Verdict {
+func (s *Session) leave(now control.Instant, to State, diag Diag, v Verdict) Verdict {
 	if now.Sub(s.since) > holdLongest {
 		s.downs = 0
 	}
@@ -219,11 +226,11 @@ func (s *Session) leave(now Instant, to SessionState, diag Diag, v Verdict) Verd
 	return v
 }
 
-func (s *Session) confirm(now Instant) { s.in, s.burst, s.next = true, 0, now }
+func (s *Session) confirm(now control.Instant) { s.in, s.burst, s.next = true, 0, now }
 
 // forget drops the probes that were sent before an answer arrived: whoever
 // answered was there.
-func (s *Session) forget(answer Instant) {
+func (s *Session) forget(answer control.Instant) {
 	kept := 0
 	for _, at := range s.sent[:s.n] {
 		if at > answer {
@@ -234,9 +241,9 @@ func (s *Session) forget(answer Instant) {
 	s.n = kept
 }
 
-// Probe says whether a probe is due, and on which of the source ports. Sent
+// Probe reports whether a probe is due, and on which of the source ports. Sent
 // must follow.
-func (s *Session) Probe(now Instant) (port int, due bool) {
+func (s *Session) Probe(now control.Instant) (port int, due bool) {
 	if now < s.next || s.in && s.burst == confirmProbes {
 		return 0, false
 	}
@@ -246,8 +253,8 @@ func (s *Session) Probe(now Instant) (port int, due bool) {
 	return 0, true
 }
 
-// Sent says whether the kernel took the probe.
-func (s *Session) Sent(now Instant, took bool) {
+// Sent reports whether the kernel took the probe.
+func (s *Session) Sent(now control.Instant, took bool) {
 	if took {
 		if s.n == len(s.sent) {
 			copy(s.sent[1:], s.sent[2:]) // the oldest stays
@@ -266,7 +273,7 @@ func (s *Session) Sent(now Instant, took bool) {
 			detected := s.sent[0].Add(s.cfg.Interval * time.Duration(s.cfg.Multiplier))
 			s.next = max(now.Add(confirmWait), detected)
 		}
-	case s.state != SessionUp && (s.good == 0 || now < s.holdTill):
+	case s.state != Up && (s.good == 0 || now < s.holdTill):
 		s.next, s.look = now.Add(slowProbe), now.Add(s.cfg.Interval)
 	default:
 		// From the plan, so that lateness does not add up; what was missed is
