@@ -20,6 +20,7 @@ import (
 
 	"github.com/xvrrp/xvrrp/cmd/internal/build"
 	"github.com/xvrrp/xvrrp/cmd/internal/ctlapi"
+	"github.com/xvrrp/xvrrp/cmd/internal/rundir"
 )
 
 func main() {
@@ -37,7 +38,7 @@ func command() *cobra.Command {
 		Use: "xvrrpctl", Short: "Ask a running xvrrpd what it does and why",
 		Version: build.Version(), SilenceUsage: true, SilenceErrors: true,
 	}
-	root.PersistentFlags().StringVar(&c.socket, "control-socket", ctlapi.DefaultSocket(""),
+	root.PersistentFlags().StringVar(&c.socket, "control-socket", rundir.Socket(""),
 		"control socket of the daemon; the default is that of this network namespace")
 
 	var asJSON bool

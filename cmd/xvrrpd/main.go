@@ -19,9 +19,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/xvrrp/xvrrp/cmd/internal/build"
-	"github.com/xvrrp/xvrrp/cmd/internal/ctlapi"
 	"github.com/xvrrp/xvrrp/cmd/internal/daemon"
 	"github.com/xvrrp/xvrrp/cmd/internal/logging"
+	"github.com/xvrrp/xvrrp/cmd/internal/rundir"
 	"github.com/xvrrp/xvrrp/control/config"
 )
 
@@ -105,7 +105,7 @@ func serve(opts *options, cfg *config.Config, log *slog.Logger) error {
 	// A log pipe that nobody reads any more must not end the daemon.
 	signal.Ignore(unix.SIGPIPE)
 	if opts.controlSocket == "" {
-		opts.controlSocket = ctlapi.DefaultSocket(cfg.Instance)
+		opts.controlSocket = rundir.Socket(cfg.Instance)
 	}
 	pid, err := writePID(opts.pidFile(cfg.Instance))
 	if err != nil {

@@ -20,7 +20,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/xvrrp/xvrrp/cmd/internal/daemon"
+	"github.com/xvrrp/xvrrp/cmd/internal/rundir"
 	"github.com/xvrrp/xvrrp/control/config"
 )
 
@@ -184,7 +184,7 @@ func writePID(path string) (pidFile, error) {
 		pid := strings.TrimSpace(string(old))
 		comm, err := os.ReadFile(filepath.Join("/proc", filepath.Base(pid), "comm"))
 		if err == nil && strings.TrimSpace(string(comm)) == "xvrrpd" && pid != strconv.Itoa(os.Getpid()) {
-			return "", fmt.Errorf("pid file %s, process %s: %w", path, pid, daemon.ErrInUse)
+			return "", fmt.Errorf("pid file %s, process %s: %w", path, pid, rundir.ErrInUse)
 		}
 	}
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {

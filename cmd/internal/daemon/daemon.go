@@ -12,18 +12,14 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"slices"
-	"strconv"
 	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/sys/unix"
 
 	"github.com/xvrrp/xvrrp/cmd/internal/clock"
-	"github.com/xvrrp/xvrrp/cmd/internal/ctlapi"
+	"github.com/xvrrp/xvrrp/cmd/internal/rundir"
 	"github.com/xvrrp/xvrrp/cmd/internal/transport"
 	"github.com/xvrrp/xvrrp/control"
 	"github.com/xvrrp/xvrrp/control/config"
@@ -31,9 +27,6 @@ import (
 	"github.com/xvrrp/xvrrp/loader"
 	"github.com/xvrrp/xvrrp/vip"
 )
-
-// ErrInUse says that another daemon serves an interface in this namespace.
-var ErrInUse = errors.New("another xvrrpd uses it")
 
 // Options of New.
 type Options struct {
@@ -54,7 +47,7 @@ type Daemon struct {
 	started time.Time
 	ifaces  []*iface
 	insts   []*instance
-	locks   map[string]*os.File // by interface
+	locks   map[string]*rundir.Lock // by interface
 	host    *vip.Host
 	loop    *loop
 	reports chan vip.Report
@@ -75,7 +68,7 @@ func New(opts Options) (d *Daemon, err error) {
 		}
 		return nil, errors.Join(errs...)
 	}
-	d = &Daemon{opts: opts, log: opts.Log, netns: ctlapi.NetNS("self"), started: time.Now(), locks: map[string]*os.File{}}
+	d = &Daemon{opts: opts, log: opts.Log, netns: rundir.NetNS("self"), started: time.Now(), locks: map[string]*rundir.Lock{}}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, d.close())
@@ -95,9 +88,11 @@ func New(opts Options) (d *Daemon, err error) {
 		byInterface[i.Interface] = append(byInterface[i.Interface], i)
 	}
 	for _, name := range names {
-		if err := d.lock(name); err != nil {
+		l, err := rundir.LockInterface(d.netns, name)
+		if err != nil {
 			return d, err
 		}
+		d.locks[name] = l
 	}
 	if d.ctl, err = newServer(d); err != nil {
 		return d, err
@@ -120,27 +115,6 @@ func (d *Daemon) reported(r vip.Report) {
 	default:
 		d.loop.stats.lost.Add(1)
 	}
-}
-
-// lock makes sure that no other daemon serves the interface.
-func (d *Daemon) lock(ifname string) error {
-	dir := filepath.Join(ctlapi.RunDir, "lock")
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return fmt.Errorf("make folder for locks: %w", err)
-	}
-	path := filepath.Join(dir, strconv.FormatUint(d.netns, 10)+"-"+ifname)
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR|unix.O_NOFOLLOW, 0o600)
-	if err != nil {
-		return fmt.Errorf("open lock of interface %s: %w", ifname, err)
-	}
-	d.locks[ifname] = f
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		if errors.Is(err, unix.EWOULDBLOCK) {
-			err = ErrInUse
-		}
-		return fmt.Errorf("lock interface %s: %w", ifname, err)
-	}
-	return nil
 }
 
 // cleanUp removes what a crash left, and sets up what has to be there before
@@ -464,8 +438,8 @@ func (d *Daemon) close() error {
 			errs = append(errs, vip.RemoveFirewall(ifname))
 		}
 	}
-	for _, f := range d.locks {
-		errs = append(errs, f.Close())
+	for _, l := range d.locks {
+		errs = append(errs, l.Release())
 	}
 	return errors.Join(errs...)
 }

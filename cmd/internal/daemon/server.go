@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/xvrrp/xvrrp/cmd/internal/ctlapi"
+	"github.com/xvrrp/xvrrp/cmd/internal/rundir"
 )
 
 // server is the control API.
@@ -42,7 +43,7 @@ func newServer(d *Daemon) (*server, error) {
 	}
 	if c, err := net.Dial("unix", s.path); err == nil {
 		_ = c.Close()
-		return nil, fmt.Errorf("control socket %s: %w", s.path, ErrInUse)
+		return nil, fmt.Errorf("control socket %s: %w", s.path, rundir.ErrInUse)
 	}
 	if err := removeSocket(s.path); err != nil {
 		return nil, err
