@@ -337,13 +337,21 @@ func advertOf(cfg *config.Instance) packet.Advert {
 	return advert
 }
 
+// macOf returns the MAC of a link, or zero if it has none of six bytes.
+func macOf(link netlink.Link) (mac [6]byte) {
+	if hw := link.Attrs().HardwareAddr; len(hw) == len(mac) {
+		copy(mac[:], hw)
+	}
+	return mac
+}
+
 func (d *Daemon) newInstance(h *host, f *iface, cfg *config.Instance) (*instance, error) {
 	i := &instance{id: len(d.insts), cfg: cfg, iface: f, slot: loader.SlotOf(cfg.VRID, false)}
 	advert := advertOf(cfg)
 	i.frame = transport.NewFrame(advert, cfg.Source, cfg.Group)
 	rc := control.Config{
 		VRID: cfg.VRID, Version: cfg.Version, Priority: cfg.Priority, Interval: cfg.Interval,
-		Source: cfg.Source, DownAdverts: cfg.DownAdverts, NoPreempt: cfg.NoPreempt,
+		Source: cfg.Source, MAC: macOf(h.links[cfg.Interface]), Strict: cfg.Strict, DownAdverts: cfg.DownAdverts, NoPreempt: cfg.NoPreempt,
 		PreemptDelay: cfg.PreemptDelay, AuthType: advert.AuthType, Auth: advert.Auth,
 		Addrs: advert.Addrs, SkipCheckAddrs: cfg.SkipCheckAddrs,
 		LowerPrioNoAdvert:    cfg.LowerPrioNoAdvert,

@@ -171,7 +171,8 @@ func rejectOf(err error) reject {
 		{packet.ErrLength, rejectLength}, {packet.ErrChecksum, rejectChecksum},
 		{packet.ErrInterval, rejectInterval}, {control.ErrInterval, rejectInterval},
 		{control.ErrAuthType, rejectAuthType}, {control.ErrAuth, rejectAuth},
-		{control.ErrAddressList, rejectAddressList}, {control.ErrOwn, rejectOwn},
+		{control.ErrAddressList, rejectAddressList}, {control.ErrCollision, rejectAddressList},
+		{control.ErrOwn, rejectOwn},
 	} {
 		if errors.Is(err, m.err) {
 			return m.is
