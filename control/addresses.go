@@ -47,6 +47,19 @@ func newAddrSet(list []byte, addrLen int) addrSet {
 
 func compareAddr(a, b [16]byte) int { return bytes.Compare(a[:], b[:]) }
 
+// contains allocates nothing.
+func (s addrSet) contains(a netip.Addr) bool {
+	var addr [16]byte
+	if a.Is4() {
+		b := a.As4()
+		copy(addr[:], b[:])
+	} else {
+		addr = a.As16()
+	}
+	_, ok := slices.BinarySearchFunc(s, addr, compareAddr)
+	return ok
+}
+
 // compare allocates nothing, and takes a binary search for each address: a
 // flood of adverts with long lists must not hold the loop up.
 func (s addrSet) compare(list []byte, addrLen int) Lists {

@@ -13,6 +13,7 @@ import (
 // Reasons to refuse a well-formed advert, found by Check.
 var (
 	ErrOwn         = errors.New("our own advert came back")
+	ErrSource      = packet.ErrSource
 	ErrVersion     = packet.ErrVersion
 	ErrAuthType    = errors.New("authentication type differs")
 	ErrAuth        = errors.New("authentication failed")
@@ -35,6 +36,9 @@ type Findings struct {
 // configuration. It changes nothing: an advert that fails must not be given to
 // Step, so no timer moves.
 //
+// A virtual address is no host's own, except that of the address owner, whose
+// adverts may come from it (RFC 9568 section 6.1: priority 255).
+//
 // An address list that overlaps ours is accepted, unless Strict: the routers of
 // a group are reloaded one after the other, and refusing it would make a second
 // master meanwhile. A disjoint list is that of another group.
@@ -42,6 +46,8 @@ func (r *Router) Check(src netip.Addr, mac [6]byte, a *packet.Advert) (Findings,
 	switch {
 	case r.own(src, mac):
 		return Findings{}, ErrOwn
+	case a.Priority != PriorityOwner && r.addrs.contains(src):
+		return Findings{}, ErrSource
 	case a.Version != r.cfg.Version:
 		return Findings{}, ErrVersion
 	case a.Version == 2 && a.AuthType != r.cfg.AuthType:

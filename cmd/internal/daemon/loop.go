@@ -294,7 +294,7 @@ func (l *loop) linkNews(ev linkEvent) {
 		if f.ifindex != ev.ifindex || ev.mac == [6]byte{} {
 			continue
 		}
-		f.guard.SetMAC(ev.mac[:])
+		f.plane.SetMAC(ev.mac[:])
 		if f.detector != nil && ev.mac != f.detector.mac {
 			f.detector.setMAC(ev.mac)
 		}
