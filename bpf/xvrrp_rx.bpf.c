@@ -36,6 +36,7 @@ static __always_inline int same_addr(const __u8 *x, const __u8 *y)
 }
 
 #include "fence.h"
+#include "delivery.h"
 #include "sbfd.h"
 
 #define VRRP_ADVERTISEMENT 1
@@ -159,6 +160,8 @@ static __always_inline enum xvrrp_reason check(const struct xvrrp_event *e,
 		return XVRRP_REASON_bad_length;
 	if (READ_ONCE(e->copied) < READ_ONCE(e->payload_len) || READ_ONCE(e->copied) < VRRP_HEADER)
 		return XVRRP_REASON_truncated;
+	if (bad_source(e, r))
+		return XVRRP_REASON_bad_source;
 	if (r->flags & XVRRP_ROUTER_CHECK_TTL && e->ttl != VRRP_TTL)
 		return XVRRP_REASON_bad_ttl;
 	if (is_template(e, &r->template))
@@ -176,8 +179,8 @@ static __always_inline enum xvrrp_reason check(const struct xvrrp_event *e,
 	return XVRRP_REASON_event;
 }
 
-static __always_inline enum verdict receive_advert(const struct advert *a, const void *end,
-						   __u32 ifindex)
+static __always_inline enum verdict receive_advert(const struct ethhdr *eth, const struct advert *a,
+						   const void *end, __u32 ifindex)
 {
 	struct xvrrp_source source = {};
 	struct xvrrp_router *r;
@@ -199,6 +202,9 @@ static __always_inline enum verdict receive_advert(const struct advert *a, const
 			     budget_take(XVRRP_BUDGET_UNKNOWN, now) ? PASS : DROP);
 	if (a->vlan_outer != r->vlan || a->vlan_inner)
 		return leave(XVRRP_REASON_other_vlan, PASS);
+	reason = not_for_us(eth, a, end, r);
+	if (reason)
+		return leave(reason, budget_take(XVRRP_BUDGET_UNKNOWN, now) ? PASS : DROP);
 
 	e->rx_ns = now;
 	e->ifindex = ifindex;
@@ -357,7 +363,7 @@ int xvrrp_xdp(struct xdp_md *ctx)
 	enum verdict verdict;
 
 	if (reason == XVRRP_REASON_event)
-		verdict = receive_advert(&a, end, ctx->ingress_ifindex);
+		verdict = receive_advert(data, &a, end, ctx->ingress_ifindex);
 	else if (reason == XVRRP_REASON_not_vrrp)
 		verdict = receive_other(data, &a, end, ctx->ingress_ifindex);
 	else
@@ -397,7 +403,8 @@ int xvrrp_tcx(struct __sk_buff *skb)
 		reason = parse_skb(skb, &a);
 	}
 	if (reason == XVRRP_REASON_event)
-		verdict = receive_advert(&a, (void *)(long)skb->data_end, skb->ifindex);
+		verdict = receive_advert((void *)(long)skb->data, &a,
+					 (void *)(long)skb->data_end, skb->ifindex);
 	else if (reason == XVRRP_REASON_not_vrrp)
 		verdict = receive_other((void *)(long)skb->data, &a, (void *)(long)skb->data_end,
 					skb->ifindex);

@@ -40,6 +40,11 @@ type Router struct {
 	Version  uint8  // 2 or 3
 	CheckTTL bool   // adverts with a TTL or hop limit other than 255 are invalid
 	VLAN     uint16 // VLAN id that adverts carry on this interface, 0 for none
+	// Dst is where its adverts go: the multicast group. Others are not for it.
+	Dst netip.Addr
+	// Broadcast is the directed broadcast address of the network that it
+	// adverts in; nobody sends from it. The zero Addr: there is none.
+	Broadcast netip.Addr
 	// Addrs are the IPv4 addresses that it has on this interface.
 	Addrs []netip.Addr
 	// Own is an advert of our own, of whatever priority. If the daemon is gone
@@ -276,6 +281,8 @@ func mapArray[T any](f *Filter, m *ebpf.Map) ([]T, error) {
 func (f *Filter) setRouter(r Router) error {
 	at := &f.routers[r.Slot]
 	at.Vlan = r.VLAN
+	putAddr(&at.Dst, r.Dst)
+	putAddr(&at.Broadcast, r.Broadcast)
 	at.Flags = 0
 	if r.CheckTTL {
 		at.Flags |= uint8(rxXvrrpRouterFlagXVRRP_ROUTER_CHECK_TTL)

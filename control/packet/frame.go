@@ -10,11 +10,13 @@ import (
 // Frame is what surrounds a VRRP message: the counterpart of the parser in
 // bpf/, used where frames come from a packet socket and to check that parser.
 type Frame struct {
-	VLAN [2]uint16 // outer and inner VLAN id, 0 for none
-	MAC  [6]byte   // source
-	Src  netip.Addr
-	Dst  netip.Addr
-	TTL  uint8
+	VLAN   [2]uint16 // outer and inner VLAN id, 0 for none
+	MAC    [6]byte   // source
+	DstMAC [6]byte
+	Src    netip.Addr
+	Dst    netip.Addr
+	TTL    uint8
+	header []byte // of IPv4, as far as the frame holds it
 	// PayloadLen is the length that the IP header claims.
 	PayloadLen int
 	// Payload is what the frame holds of it.
@@ -41,7 +43,7 @@ func ParseFrame(b []byte, stripped uint16, f *Frame) error {
 	if len(b) < ethernetLen {
 		return ErrNotVRRP
 	}
-	f.MAC = [6]byte(b[6:12])
+	f.DstMAC, f.MAC = [6]byte(b), [6]byte(b[6:12])
 	ethertype := binary.BigEndian.Uint16(b[12:])
 	b = b[ethernetLen:]
 	for range 2 {
@@ -80,6 +82,7 @@ func parseIPv4(b []byte, f *Frame) error {
 	if binary.BigEndian.Uint16(b[6:])&fragmentMask != 0 {
 		return ErrFragment
 	}
+	f.header = b[:min(header, len(b))]
 	f.TTL = b[8]
 	f.Src = netip.AddrFrom4([4]byte(b[12:16]))
 	f.Dst = netip.AddrFrom4([4]byte(b[16:20]))
@@ -116,20 +119,52 @@ func (f *Frame) VRID() (uint8, error) {
 	return f.Payload[1], nil
 }
 
+// Expect is what a virtual router requires of the frame of an advert.
+type Expect struct {
+	Version  uint8
+	CheckTTL bool
+	MaxLen   int        // longest message, in bytes
+	MAC      [6]byte    // of the interface
+	Dst      netip.Addr // where adverts go
+	// Broadcast is the directed broadcast address of the network; the zero
+	// Addr: there is none.
+	Broadcast netip.Addr
+}
+
 // Check is the part of an advert's validation that the kernel's program does
-// too, in its order; maxLen is the longest message that it takes. Decode
-// repeats what does not depend on the frame.
-func (f *Frame) Check(version uint8, checkTTL bool, maxLen int) error {
-	if f.PayloadLen > maxLen {
+// too, in its order. It begins with what the network stack checks before a
+// socket receives a packet. Decode repeats what does not depend on the frame.
+func (f *Frame) Check(x *Expect) error {
+	switch {
+	case f.DstMAC[0]&1 == 0 && f.DstMAC != x.MAC:
+		return ErrDstMAC
+	case f.header != nil && fold(sum(f.header, 0)) != 0xffff:
+		return ErrIPChecksum
+	case f.Dst != x.Dst:
+		return ErrDestination
+	case f.PayloadLen > x.MaxLen:
 		return ErrLength
-	}
-	if len(f.Payload) < f.PayloadLen || len(f.Payload) < HeaderLen {
+	case len(f.Payload) < f.PayloadLen || len(f.Payload) < HeaderLen:
 		return ErrTruncated
-	}
-	m := f.Payload
-	if checkTTL && f.TTL != TTL {
+	case badSource(f.Src, x.Broadcast):
+		return ErrSource
+	case x.CheckTTL && f.TTL != TTL:
 		return ErrTTL
 	}
+	return f.checkMessage(x.Version)
+}
+
+// badSource reports whether no host may send from an address.
+func badSource(a, broadcast netip.Addr) bool {
+	if a.Is4() {
+		b := a.As4()
+		return b[0] == 0 || a.IsLoopback() || a.IsMulticast() || b == [4]byte{255, 255, 255, 255} || a == broadcast
+	}
+	return a.IsUnspecified() || a.IsLoopback() || a.IsMulticast()
+}
+
+func (f *Frame) checkMessage(version uint8) error {
+	m := f.Payload
 	if m[0]>>4 != version {
 		return ErrVersion
 	}

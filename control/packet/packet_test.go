@@ -97,6 +97,8 @@ func TestDecodeRefuses(t *testing.T) {
 	}
 }
 
+var expect = packet.Expect{Version: 3, CheckTTL: true, MaxLen: 1056, Dst: packettest.Group}
+
 func TestParseFrame(t *testing.T) {
 	for name, tc := range map[string]struct {
 		change func(*packettest.Spec)
@@ -125,7 +127,7 @@ func TestParseFrame(t *testing.T) {
 			assert.Equal(t, tc.vlan, f.VLAN)
 			if tc.want == nil && !s.IPv6 {
 				assert.Equal(t, netip.AddrFrom4(packettest.Src.As4()), f.Src)
-				assert.NoError(t, f.Check(3, true, 1056))
+				assert.NoError(t, f.Check(&expect))
 			}
 		})
 	}
@@ -162,7 +164,7 @@ func FuzzParseFrame(f *testing.F) {
 			return
 		}
 		assert.LessOrEqual(t, len(fr.Payload), fr.PayloadLen)
-		_ = fr.Check(3, true, 1056)
+		_ = fr.Check(&expect)
 	})
 }
 

@@ -7,6 +7,7 @@ package daemon
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -166,11 +167,13 @@ func (d *Daemon) openInterface(h *host, name string, cfgs []*config.Instance) er
 	var groups []netip.Addr
 	fast := false
 	for _, cfg := range cfgs {
-		spec.Routers = append(spec.Routers, h.kernelRouter(cfg, f.ifindex))
 		local, err := vip.PrefixOf(h.links[name], cfg.Source)
 		if err != nil {
 			return err
 		}
+		r := h.kernelRouter(cfg, f.ifindex)
+		r.Broadcast = broadcastOf(local)
+		spec.Routers = append(spec.Routers, r)
 		spec.Locals = addLocal(spec.Locals, loader.Local{Prefix: local, Reflect: cfg.Reflect})
 		fast = fast || cfg.FastDetect.Enabled
 		if !slices.Contains(groups, cfg.Group) {
@@ -251,7 +254,7 @@ func (d *Daemon) openPlane(f *iface, spec loader.Options) (err error) {
 		}
 		d.log.Warn("no BPF program; adverts come through a packet socket", "iface", f.name, "err", err)
 	}
-	f.plane, err = transport.NewCapture(f.name, f.ifindex, spec.Routers)
+	f.plane, err = transport.NewCapture(f.name, f.ifindex, spec.MAC, spec.Routers)
 	return err
 }
 
@@ -272,7 +275,7 @@ func (d *Daemon) openDetector(f *iface, mac net.HardwareAddr) error {
 
 // kernelRouter is what the program has to know of an instance.
 func (h *host) kernelRouter(cfg *config.Instance, ifindex int) loader.Router {
-	r := loader.Router{Slot: loader.SlotOf(cfg.VRID, false), Version: cfg.Version, CheckTTL: true}
+	r := loader.Router{Slot: loader.SlotOf(cfg.VRID, false), Version: cfg.Version, CheckTTL: true, Dst: cfg.Group}
 	for _, a := range h.addresses(cfg) {
 		if a.Ifindex == ifindex {
 			r.Addrs = append(r.Addrs, a.Prefix.Addr())
@@ -284,6 +287,17 @@ func (h *host) kernelRouter(cfg *config.Instance, ifindex int) loader.Router {
 		r.Own = packet.Append(nil, &advert, cfg.Source, cfg.Group)
 	}
 	return r
+}
+
+// broadcastOf returns the directed broadcast address of an IPv4 network, or
+// the zero Addr for a point-to-point link, which has none (RFC 3021).
+func broadcastOf(p netip.Prefix) netip.Addr {
+	if p.Bits() > 30 {
+		return netip.Addr{}
+	}
+	b := p.Addr().As4()
+	host := uint32(1)<<(32-p.Bits()) - 1
+	return netip.AddrFrom4([4]byte(binary.BigEndian.AppendUint32(nil, binary.BigEndian.Uint32(b[:])|host)))
 }
 
 // xdpHolder returns the id of the program on an interface's XDP hook.
@@ -311,13 +325,21 @@ func advertOf(cfg *config.Instance) packet.Advert {
 	return advert
 }
 
+// macOf returns the MAC of a link, or zero if it has none of six bytes.
+func macOf(link netlink.Link) (mac [6]byte) {
+	if hw := link.Attrs().HardwareAddr; len(hw) == len(mac) {
+		copy(mac[:], hw)
+	}
+	return mac
+}
+
 func (d *Daemon) newInstance(h *host, f *iface, cfg *config.Instance) (*instance, error) {
 	i := &instance{id: len(d.insts), cfg: cfg, iface: f, slot: loader.SlotOf(cfg.VRID, false)}
 	advert := advertOf(cfg)
 	i.frame = transport.NewFrame(advert, cfg.Source, cfg.Group)
 	rc := control.Config{
 		VRID: cfg.VRID, Version: cfg.Version, Priority: cfg.Priority, Interval: cfg.Interval,
-		Source: cfg.Source, DownAdverts: cfg.DownAdverts, NoPreempt: cfg.NoPreempt,
+		Source: cfg.Source, MAC: macOf(h.links[cfg.Interface]), Strict: cfg.Strict, DownAdverts: cfg.DownAdverts, NoPreempt: cfg.NoPreempt,
 		PreemptDelay: cfg.PreemptDelay, AuthType: advert.AuthType, Auth: advert.Auth,
 		Addrs: advert.Addrs, SkipCheckAddrs: cfg.SkipCheckAddrs,
 		LowerPrioNoAdvert:    cfg.LowerPrioNoAdvert,

@@ -96,6 +96,10 @@ func (l *loop) follow(i *instance, e *loader.Event) {
 	if d == nil || !want.Enabled || !e.Src.Is4() {
 		return
 	}
+	if e.Src == i.cfg.Source {
+		l.unfollow(i) // probes to our own address would not leave this host
+		return
+	}
 	if i.session == nil || i.session.spec.Peer != e.Src {
 		l.unfollow(i)
 		if i.session = d.find(e.Src, want.Echo); i.session == nil {

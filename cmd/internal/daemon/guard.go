@@ -3,7 +3,6 @@
 package daemon
 
 import (
-	"net"
 	"net/netip"
 
 	"github.com/xvrrp/xvrrp/loader"
@@ -16,7 +15,6 @@ type guard interface {
 	SetRole(loader.Slot, loader.Role)
 	Renew(until int64)
 	Lease() loader.Lease
-	SetMAC(net.HardwareAddr)
 	Fence(slot loader.Slot, now int64) loader.Fence
 	LiftFences()
 	OpenSession(local, remote uint32, peer netip.Addr, echo bool)
@@ -30,7 +28,6 @@ type noGuard struct{}
 func (noGuard) SetRole(loader.Slot, loader.Role)              {}
 func (noGuard) Renew(int64)                                   {}
 func (noGuard) Lease() loader.Lease                           { return loader.Lease{} }
-func (noGuard) SetMAC(net.HardwareAddr)                       {}
 func (noGuard) Fence(loader.Slot, int64) loader.Fence         { return loader.Fence{} }
 func (noGuard) LiftFences()                                   {}
 func (noGuard) OpenSession(_, _ uint32, _ netip.Addr, _ bool) {}

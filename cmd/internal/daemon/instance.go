@@ -73,6 +73,7 @@ type dataplane interface {
 	Install(loader.Slot, *loader.Event) bool
 	Clear(loader.Slot)
 	LastArrival(loader.Slot) int64
+	SetMAC(net.HardwareAddr)
 	Liveness(loader.Slot) loader.Liveness
 	Counters() (loader.Counters, error)
 	Close() error
@@ -139,6 +140,7 @@ type reject uint8
 
 const (
 	rejectTruncated reject = iota
+	rejectSource
 	rejectTTL
 	rejectVersion
 	rejectType
@@ -154,7 +156,7 @@ const (
 )
 
 var rejectNames = [rejectMax]string{
-	"truncated", "bad_ttl", "bad_version", "bad_type", "bad_count", "bad_length",
+	"truncated", "bad_source", "bad_ttl", "bad_version", "bad_type", "bad_count", "bad_length",
 	"bad_checksum", "bad_interval", "bad_auth_type", "bad_auth", "bad_address_list", "own",
 }
 
@@ -166,12 +168,13 @@ func rejectOf(err error) reject {
 		err error
 		is  reject
 	}{
-		{packet.ErrTruncated, rejectTruncated}, {packet.ErrVersion, rejectVersion},
+		{packet.ErrTruncated, rejectTruncated}, {packet.ErrSource, rejectSource}, {packet.ErrVersion, rejectVersion},
 		{packet.ErrType, rejectType}, {packet.ErrCount, rejectCount},
 		{packet.ErrLength, rejectLength}, {packet.ErrChecksum, rejectChecksum},
 		{packet.ErrInterval, rejectInterval}, {control.ErrInterval, rejectInterval},
 		{control.ErrAuthType, rejectAuthType}, {control.ErrAuth, rejectAuth},
-		{control.ErrAddressList, rejectAddressList}, {control.ErrOwn, rejectOwn},
+		{control.ErrAddressList, rejectAddressList}, {control.ErrCollision, rejectAddressList},
+		{control.ErrOwn, rejectOwn},
 	} {
 		if errors.Is(err, m.err) {
 			return m.is
@@ -183,6 +186,8 @@ func rejectOf(err error) reject {
 // rejectOfReason maps the checks that the kernel's program made.
 func rejectOfReason(r loader.Reason) reject {
 	switch r {
+	case loader.ReasonBadSource:
+		return rejectSource
 	case loader.ReasonBadTTL:
 		return rejectTTL
 	case loader.ReasonBadVersion:

@@ -294,7 +294,7 @@ func (l *loop) linkNews(ev linkEvent) {
 		if f.ifindex != ev.ifindex || ev.mac == [6]byte{} {
 			continue
 		}
-		f.guard.SetMAC(ev.mac[:])
+		f.plane.SetMAC(ev.mac[:])
 		if f.detector != nil && ev.mac != f.detector.mac {
 			f.detector.setMAC(ev.mac)
 		}
@@ -354,7 +354,7 @@ func (l *loop) judgeEvent(e *loader.Event) {
 	}
 	err := packet.Decode(e.Payload, e.Src, e.Dst, &l.advert)
 	if err == nil {
-		err = i.router.Check(e.Src, &l.advert)
+		_, err = i.router.Check(e.Src, e.MAC, &l.advert)
 	}
 	if err != nil {
 		l.refuse(i, e, rejectOf(err))
@@ -374,7 +374,7 @@ func (l *loop) judgeEvent(e *loader.Event) {
 	i.sawPeer(e.Src, a.Priority, e.RxNs)
 	l.stepWith(i, control.Event{
 		Kind: control.EventAdvert, At: control.Instant(e.RxNs),
-		Source: e.Src, Priority: a.Priority, Interval: a.Interval,
+		Source: e.Src, MAC: e.MAC, Priority: a.Priority, Interval: a.Interval,
 	}, e)
 	if a.Priority > 0 && i.router.State() == control.Master {
 		// It should have yielded, or we should.

@@ -3,6 +3,7 @@
 package daemon
 
 import (
+	"net"
 	"net/netip"
 	"os"
 	"testing"
@@ -43,6 +44,7 @@ func (p *fakePlane) Install(_ loader.Slot, e *loader.Event) bool {
 	return true
 }
 func (p *fakePlane) Clear(loader.Slot)                    { p.last = 0 }
+func (p *fakePlane) SetMAC(net.HardwareAddr)              {}
 func (p *fakePlane) LastArrival(loader.Slot) int64        { return p.last }
 func (p *fakePlane) Liveness(loader.Slot) loader.Liveness { return loader.Liveness{} }
 func (p *fakePlane) Counters() (loader.Counters, error)   { return loader.Counters{}, nil }
@@ -246,5 +248,17 @@ func BenchmarkTurnHandlesEvent(b *testing.B) {
 		ev.RxNs++
 		plane.events = append(plane.events, ev)
 		l.turnAt(l.now + 1)
+	}
+}
+
+func TestBroadcastOf(t *testing.T) {
+	for prefix, want := range map[string]netip.Addr{
+		"192.168.1.8/24": netip.MustParseAddr("192.168.1.255"),
+		"10.1.2.3/8":     netip.MustParseAddr("10.255.255.255"),
+		"10.1.2.1/30":    netip.MustParseAddr("10.1.2.3"),
+		"10.1.2.2/31":    {},
+		"10.1.2.2/32":    {},
+	} {
+		assert.Equal(t, want, broadcastOf(netip.MustParsePrefix(prefix)), prefix)
 	}
 }

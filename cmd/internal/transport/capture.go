@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"net"
 	"sync/atomic"
 	"unsafe"
 
@@ -23,6 +24,7 @@ import (
 type Capture struct {
 	ifindex  int
 	fd       int
+	mac      [6]byte
 	routers  map[loader.Slot]loader.Router
 	frame    packet.Frame
 	event    loader.Event
@@ -31,8 +33,9 @@ type Capture struct {
 	counters [loader.ReasonMax]atomic.Uint64
 }
 
-// NewCapture opens the packet socket of an interface.
-func NewCapture(ifname string, ifindex int, routers []loader.Router) (*Capture, error) {
+// NewCapture opens the packet socket of an interface, whose hardware address
+// mac is.
+func NewCapture(ifname string, ifindex int, mac net.HardwareAddr, routers []loader.Router) (*Capture, error) {
 	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
 		return nil, fmt.Errorf("open packet socket on %s: %w", ifname, err)
@@ -41,6 +44,7 @@ func NewCapture(ifname string, ifindex int, routers []loader.Router) (*Capture, 
 		ifindex: ifindex, fd: fd, routers: map[loader.Slot]loader.Router{},
 		buf: make([]byte, 2048), oob: make([]byte, 256),
 	}
+	c.SetMAC(mac)
 	for _, r := range routers {
 		c.routers[r.Slot] = r
 	}
@@ -99,6 +103,9 @@ func vrrpOnly() ([]unix.SockFilter, error) {
 	return out, nil
 }
 
+// SetMAC tells the hardware address of the interface. It may change.
+func (c *Capture) SetMAC(mac net.HardwareAddr) { copy(c.mac[:], mac) }
+
 // FD is readable while frames wait.
 func (c *Capture) FD() int { return c.fd }
 
@@ -115,7 +122,7 @@ func (c *Capture) Drain(fn func(*loader.Event)) (n int) {
 		late = rxNs > began
 		reason := c.classify(c.buf[:size], vlan)
 		c.counters[reason].Add(1)
-		if reason >= loader.ReasonBadTTL || reason == loader.ReasonTruncated && len(c.frame.Payload) >= 2 {
+		if reason >= loader.ReasonBadSource || reason == loader.ReasonTruncated && len(c.frame.Payload) >= 2 {
 			c.deliver(rxNs, reason, fn)
 			n++
 		}
@@ -188,7 +195,11 @@ func (c *Capture) classify(b []byte, vlan uint16) loader.Reason {
 	case f.VLAN != [2]uint16{r.VLAN, 0}:
 		return loader.ReasonOtherVLAN
 	}
-	if err := f.Check(r.Version, r.CheckTTL, loader.PayloadMax); err != nil {
+	err = f.Check(&packet.Expect{
+		Version: r.Version, CheckTTL: r.CheckTTL, MaxLen: loader.PayloadMax,
+		MAC: c.mac, Dst: r.Dst, Broadcast: r.Broadcast,
+	})
+	if err != nil {
 		return reasonOf(err)
 	}
 	return loader.ReasonEvent
@@ -202,6 +213,14 @@ func reasonOf(err error) loader.Reason {
 		return loader.ReasonFragment
 	case packet.ErrTruncated:
 		return loader.ReasonTruncated
+	case packet.ErrDstMAC:
+		return loader.ReasonBadDstMAC
+	case packet.ErrIPChecksum:
+		return loader.ReasonBadIPChecksum
+	case packet.ErrDestination:
+		return loader.ReasonBadDestination
+	case packet.ErrSource:
+		return loader.ReasonBadSource
 	case packet.ErrTTL:
 		return loader.ReasonBadTTL
 	case packet.ErrVersion:
