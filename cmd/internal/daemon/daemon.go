@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/xvrrp/xvrrp/cmd/internal/clock"
+	"github.com/xvrrp/xvrrp/cmd/internal/realtime"
 	"github.com/xvrrp/xvrrp/cmd/internal/rundir"
 	"github.com/xvrrp/xvrrp/cmd/internal/transport"
 	"github.com/xvrrp/xvrrp/control"
@@ -392,7 +393,7 @@ func (d *Daemon) newInstance(h *host, f *iface, cfg *config.Instance) (*instance
 // Run works until ctx ends and then leaves: priority 0, service until a
 // successor is there, addresses removed, the program detached. ready is called once the routers run.
 func (d *Daemon) Run(ctx context.Context, ready func()) error {
-	how, err := prepareProcess(&d.opts.Config.Process, d.log)
+	how, err := realtime.Prepare(realtimeOptions(&d.opts.Config.Process), d.log)
 	if err != nil {
 		return errors.Join(err, d.close())
 	}
@@ -407,7 +408,7 @@ func (d *Daemon) Run(ctx context.Context, ready func()) error {
 	slow.Go(func() error { return d.ctl.serve(work) })
 	slow.Go(func() error { return d.watchAlarms(work) })
 	slow.Go(func() error { return d.feedWatchdog(work) })
-	slow.Go(func() error { return how.keep(work, d.log) })
+	slow.Go(func() error { return how.Keep(work, d.log) })
 	published := make(chan error, 1)
 	publishing, stopPublishing := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopPublishing()
@@ -426,6 +427,13 @@ func (d *Daemon) Run(ctx context.Context, ready func()) error {
 	err = errors.Join(err, slow.Wait())
 	stopPublishing()
 	return errors.Join(err, <-published, d.close())
+}
+
+func realtimeOptions(p *config.Process) realtime.Options {
+	return realtime.Options{
+		Nice: p.Nice, Priority: p.RTPriority, PriorityRequired: p.RTConfigured, RTTime: p.RTTime,
+		LockMemory: p.NoSwap, LockMemoryRequired: p.NoSwapConfigured, CPUs: p.CPUs,
+	}
 }
 
 // stopLoop makes the routers leave in order and waits for it.
