@@ -229,7 +229,7 @@ func TestApply(t *testing.T) {
 			assert.Equal(t, tc.tries, k.tried)
 			assert.Equal(t, tc.priority, s.priority)
 			assert.Len(t, s.refused, tc.refused)
-			assert.Equal(t, tc.keeps, s.deadline)
+			require.Equal(t, tc.keeps, s.deadline)
 			if tc.keeps {
 				return
 			}
@@ -268,7 +268,7 @@ func TestSettle(t *testing.T) {
 	// The host has no more to give: a new thread gets a priority, and one that
 	// cannot have even that does not keep the others from theirs.
 	k.refusePolicies = []int{unix.SCHED_DEADLINE}
-	k.tids = []int{13, 14, 15, 16}
+	k.tids = []int{13, 15, 16, 14}
 	k.refuseTids, k.gone = []int{13}, []int{14}
 	k.policies[15] = unix.SCHED_RR
 	k.tried = nil
