@@ -90,7 +90,7 @@ func playStep(t *testing.T, r *control.Router, now control.Instant, words []stri
 			Version: r.Config().Version, Priority: ev.Priority, Interval: ev.Interval, Addrs: addrs,
 		})
 		if err != nil {
-			return "refused: " + err.Error()
+			return "refused: " + strings.TrimPrefix(err.Error(), "advert refused: ")
 		}
 		var marks []string
 		if found.Lists == control.ListsOverlap {

@@ -15,6 +15,7 @@ import (
 
 	"github.com/xvrrp/xvrrp/cmd/internal/clock"
 	"github.com/xvrrp/xvrrp/cmd/internal/histogram"
+	"github.com/xvrrp/xvrrp/cmd/internal/transport"
 	"github.com/xvrrp/xvrrp/control"
 	"github.com/xvrrp/xvrrp/control/packet"
 	"github.com/xvrrp/xvrrp/loader"
@@ -66,7 +67,7 @@ type transition struct {
 type refusal struct {
 	inst   *instance
 	src    uint32
-	reason reject
+	reason packet.Reject
 	over   bool // the peer's adverts are valid again
 }
 
@@ -349,7 +350,7 @@ func (l *loop) judgeEvent(e *loader.Event) {
 		return
 	}
 	if e.Reason != loader.ReasonEvent {
-		l.refuse(i, e, rejectOfReason(e.Reason))
+		l.refuse(i, e, transport.RejectOf(e.Reason))
 		return
 	}
 	err := packet.Decode(e.Payload, e.Src, e.Dst, &l.advert)
@@ -357,7 +358,8 @@ func (l *loop) judgeEvent(e *loader.Event) {
 		_, err = i.router.Check(e.Src, e.MAC, &l.advert)
 	}
 	if err != nil {
-		l.refuse(i, e, rejectOf(err))
+		why, _ := err.(packet.Reject) // both return no other
+		l.refuse(i, e, why)
 		return
 	}
 	if i.acceptedAgain(e.Src) {
@@ -384,9 +386,9 @@ func (l *loop) judgeEvent(e *loader.Event) {
 }
 
 // refuse counts, and reports each kind and peer once until it changes.
-func (l *loop) refuse(i *instance, e *loader.Event, why reject) {
+func (l *loop) refuse(i *instance, e *loader.Event, why packet.Reject) {
 	i.shared.rejected[why].Add(1)
-	if why != rejectOwn && i.firstRefusal(e.Src, why) {
+	if why != packet.RejectOwn && i.firstRefusal(e.Src, why) {
 		l.post(refusal{inst: i, src: word(e.Src), reason: why})
 	}
 }
