@@ -62,7 +62,7 @@ func (r *Router) Check(src netip.Addr, mac [6]byte, a *packet.Advert) (Findings,
 // does not tell: a copied file or a cloned machine sends from it too. Nor does
 // the MAC alone: the hosts behind an ipvlan device share one.
 func (r *Router) own(src netip.Addr, mac [6]byte) bool {
-	return src == r.cfg.Source && (mac == r.cfg.MAC || r.cfg.MAC == [6]byte{})
+	return (src == r.cfg.Source || src == r.former) && (mac == r.cfg.MAC || r.cfg.MAC == [6]byte{})
 }
 
 // outranks reports whether the sender of an advert is to be the master rather

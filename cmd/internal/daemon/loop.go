@@ -301,8 +301,14 @@ func (l *loop) linkNews(ev linkEvent) {
 		}
 	}
 	for _, i := range l.insts {
+		if i.iface.ifindex == ev.ifindex && ev.mac != [6]byte{} && ev.mac != i.router.Config().MAC {
+			cfg := *i.router.Config()
+			cfg.MAC = ev.mac
+			i.router.Reconfigure(l.now, cfg, nil) // no action follows from it
+		}
 		for n, ifindex := range i.links {
 			if ifindex == ev.ifindex {
+				l.refresh(i)
 				l.step(i, control.Event{Kind: control.EventTrack, Track: n, Down: ev.down})
 			}
 		}
@@ -413,9 +419,7 @@ func (l *loop) judge() {
 			l.judgeMaster(i)
 			continue
 		}
-		if last := i.iface.plane.LastArrival(i.slot); last > 0 {
-			l.step(i, control.Event{Kind: control.EventRefresh, At: control.Instant(last)})
-		}
+		l.refresh(i)
 		if deadline, _ := i.router.Deadline(); deadline <= l.now {
 			l.askDetector(i)
 		}
@@ -434,6 +438,13 @@ func (l *loop) judge() {
 			continue
 		}
 		l.expire(i, late)
+	}
+}
+
+// refresh brings a backup up to date with what the kernel recorded.
+func (l *loop) refresh(i *instance) {
+	if last := i.iface.plane.LastArrival(i.slot); last > 0 {
+		l.step(i, control.Event{Kind: control.EventRefresh, At: control.Instant(last)})
 	}
 }
 
