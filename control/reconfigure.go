@@ -50,7 +50,6 @@ func (r *Router) Reconfigure(now Instant, cfg Config, out []Action) []Action {
 		r.masterInterval = cfg.Interval
 	}
 	newAddrs := !slices.Equal(addrs, r.addrs)
-	followed := r.master
 	out = r.weighed(now, skew, out)
 	if r.state == Backup && !learned {
 		r.masterInterval = cfg.Interval
@@ -58,9 +57,8 @@ func (r *Router) Reconfigure(now Instant, cfg Config, out []Action) []Action {
 	switch {
 	case r.state == Master && !r.leaving:
 		return r.remaster(now, &old, newAddrs, out)
-	case r.master.IsValid() && r.master == followed &&
-		(newAddrs || cfg.Strict != old.Strict || cfg.SkipCheckAddrs != old.SkipCheckAddrs ||
-			cfg.Version == 2 && cfg.Interval != old.Interval):
+	case r.master.IsValid() && (newAddrs || cfg.Strict != old.Strict || cfg.SkipCheckAddrs != old.SkipCheckAddrs ||
+		cfg.Version == 2 && cfg.Interval != old.Interval):
 		return append(out, Action{Kind: ActionUnfollow})
 	}
 	return out
