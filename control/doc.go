@@ -16,4 +16,8 @@
 // [EventRefresh] with the arrival time of the last steady advert) and only
 // then, if the deadline still stands, step the Router with [EventExpire]. A
 // stalled backup is therefore late, never wrong.
+//
+// EventRefresh also comes before whatever may end the following of a master
+// other than an advert: [EventTrack] and [Router.Reconfigure]. What remains of
+// the master's time counts from its last advert.
 package control

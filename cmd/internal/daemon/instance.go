@@ -4,7 +4,6 @@ package daemon
 
 import (
 	"encoding/binary"
-	"errors"
 	"net"
 	"net/netip"
 	"sync/atomic"
@@ -46,7 +45,7 @@ type instance struct {
 // refused is a peer some of whose adverts were refused and reported.
 type refused struct {
 	src     netip.Addr
-	reasons uint16 // a bit for each reject
+	reasons uint32 // a bit for each packet.Reject
 }
 
 // iface is an interface that adverts use.
@@ -93,7 +92,7 @@ type shared struct {
 	zeroSent, zeroReceived atomic.Uint64
 	forms                  [2]atomic.Uint64 // by packet.ChecksumForm, version 3
 	transitions            [control.ReasonMax]atomic.Uint64
-	rejected               [rejectMax]atomic.Uint64
+	rejected               [packet.RejectMax]atomic.Uint64
 	peers                  [8]peer
 	held                   atomic.Uint64 // times that the master's answers held the takeover back
 	conflict, rival        sighting
@@ -135,78 +134,11 @@ type peer struct {
 	count    atomic.Uint64
 }
 
-// reject is why user space refused an advert, or the kernel did and told it.
-type reject uint8
-
-const (
-	rejectTruncated reject = iota
-	rejectSource
-	rejectTTL
-	rejectVersion
-	rejectType
-	rejectCount
-	rejectLength
-	rejectChecksum
-	rejectInterval
-	rejectAuthType
-	rejectAuth
-	rejectAddressList
-	rejectOwn
-	rejectMax
-)
-
-var rejectNames = [rejectMax]string{
-	"truncated", "bad_source", "bad_ttl", "bad_version", "bad_type", "bad_count", "bad_length",
-	"bad_checksum", "bad_interval", "bad_auth_type", "bad_auth", "bad_address_list", "own",
-}
-
-func (r reject) String() string { return rejectNames[r] }
-
-// rejectOf maps the sentinels of the protocol's rooms.
-func rejectOf(err error) reject {
-	for _, m := range [...]struct {
-		err error
-		is  reject
-	}{
-		{packet.ErrTruncated, rejectTruncated}, {packet.ErrSource, rejectSource}, {packet.ErrVersion, rejectVersion},
-		{packet.ErrType, rejectType}, {packet.ErrCount, rejectCount},
-		{packet.ErrLength, rejectLength}, {packet.ErrChecksum, rejectChecksum},
-		{packet.ErrInterval, rejectInterval}, {control.ErrInterval, rejectInterval},
-		{control.ErrAuthType, rejectAuthType}, {control.ErrAuth, rejectAuth},
-		{control.ErrAddressList, rejectAddressList}, {control.ErrCollision, rejectAddressList},
-		{control.ErrOwn, rejectOwn},
-	} {
-		if errors.Is(err, m.err) {
-			return m.is
-		}
-	}
-	return rejectLength
-}
-
-// rejectOfReason maps the checks that the kernel's program made.
-func rejectOfReason(r loader.Reason) reject {
-	switch r {
-	case loader.ReasonBadSource:
-		return rejectSource
-	case loader.ReasonBadTTL:
-		return rejectTTL
-	case loader.ReasonBadVersion:
-		return rejectVersion
-	case loader.ReasonBadType:
-		return rejectType
-	case loader.ReasonBadCount:
-		return rejectCount
-	case loader.ReasonBadLength:
-		return rejectLength
-	}
-	return rejectTruncated
-}
-
 // firstRefusal remembers that an advert of src was refused and says whether
 // that is news. There is room for a few peers; a new one takes the place of
 // the oldest.
-func (i *instance) firstRefusal(src netip.Addr, why reject) bool {
-	bit := uint16(1) << why
+func (i *instance) firstRefusal(src netip.Addr, why packet.Reject) bool {
+	bit := uint32(1) << why
 	for k := range i.refused {
 		if r := &i.refused[k]; r.src == src {
 			news := r.reasons&bit == 0

@@ -16,6 +16,7 @@ import (
 	"github.com/xvrrp/xvrrp/cmd/internal/clock"
 	"github.com/xvrrp/xvrrp/cmd/internal/histogram"
 	"github.com/xvrrp/xvrrp/cmd/internal/realtime"
+	"github.com/xvrrp/xvrrp/cmd/internal/transport"
 	"github.com/xvrrp/xvrrp/control"
 	"github.com/xvrrp/xvrrp/control/packet"
 	"github.com/xvrrp/xvrrp/loader"
@@ -67,7 +68,7 @@ type transition struct {
 type refusal struct {
 	inst   *instance
 	src    uint32
-	reason reject
+	reason packet.Reject
 	over   bool // the peer's adverts are valid again
 }
 
@@ -301,8 +302,14 @@ func (l *loop) linkNews(ev linkEvent) {
 		}
 	}
 	for _, i := range l.insts {
+		if i.iface.ifindex == ev.ifindex && ev.mac != [6]byte{} && ev.mac != i.router.Config().MAC {
+			cfg := *i.router.Config()
+			cfg.MAC = ev.mac
+			i.router.Reconfigure(l.now, cfg, nil) // no action follows from it
+		}
 		for n, ifindex := range i.links {
 			if ifindex == ev.ifindex {
+				l.refresh(i)
 				l.step(i, control.Event{Kind: control.EventTrack, Track: n, Down: ev.down})
 			}
 		}
@@ -350,7 +357,7 @@ func (l *loop) judgeEvent(e *loader.Event) {
 		return
 	}
 	if e.Reason != loader.ReasonEvent {
-		l.refuse(i, e, rejectOfReason(e.Reason))
+		l.refuse(i, e, transport.RejectOf(e.Reason))
 		return
 	}
 	err := packet.Decode(e.Payload, e.Src, e.Dst, &l.advert)
@@ -358,7 +365,8 @@ func (l *loop) judgeEvent(e *loader.Event) {
 		_, err = i.router.Check(e.Src, e.MAC, &l.advert)
 	}
 	if err != nil {
-		l.refuse(i, e, rejectOf(err))
+		why, _ := err.(packet.Reject) // both return no other
+		l.refuse(i, e, why)
 		return
 	}
 	if i.acceptedAgain(e.Src) {
@@ -385,9 +393,9 @@ func (l *loop) judgeEvent(e *loader.Event) {
 }
 
 // refuse counts, and reports each kind and peer once until it changes.
-func (l *loop) refuse(i *instance, e *loader.Event, why reject) {
+func (l *loop) refuse(i *instance, e *loader.Event, why packet.Reject) {
 	i.shared.rejected[why].Add(1)
-	if why != rejectOwn && i.firstRefusal(e.Src, why) {
+	if why != packet.RejectOwn && i.firstRefusal(e.Src, why) {
 		l.post(refusal{inst: i, src: word(e.Src), reason: why})
 	}
 }
@@ -412,9 +420,7 @@ func (l *loop) judge() {
 			l.judgeMaster(i)
 			continue
 		}
-		if last := i.iface.plane.LastArrival(i.slot); last > 0 {
-			l.step(i, control.Event{Kind: control.EventRefresh, At: control.Instant(last)})
-		}
+		l.refresh(i)
 		if deadline, _ := i.router.Deadline(); deadline <= l.now {
 			l.askDetector(i)
 		}
@@ -433,6 +439,13 @@ func (l *loop) judge() {
 			continue
 		}
 		l.expire(i, late)
+	}
+}
+
+// refresh brings a backup up to date with what the kernel recorded.
+func (l *loop) refresh(i *instance) {
+	if last := i.iface.plane.LastArrival(i.slot); last > 0 {
+		l.step(i, control.Event{Kind: control.EventRefresh, At: control.Instant(last)})
 	}
 }
 

@@ -181,7 +181,7 @@ func TestRefusalsAreReportedOnceAndMoveNothing(t *testing.T) {
 	}
 	l.turnAt(l.now)
 	assert.Len(t, l.refusals, 1)
-	assert.Equal(t, uint64(3), i.shared.rejected[rejectChecksum].Load())
+	assert.Equal(t, uint64(3), i.shared.rejected[packet.RejectChecksum].Load())
 	assert.Equal(t, deadline, i.deadline)
 	plane.events = append(plane.events, advert(0, int64(l.now)), bad)
 	l.turnAt(l.now)

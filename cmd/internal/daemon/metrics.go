@@ -136,7 +136,7 @@ func (i *instance) collect(gauge emitGauge, count emitCount) {
 	for r := range control.ReasonMax {
 		count(descTransitions, i.shared.transitions[r].Load(), with(r.String())...)
 	}
-	for r := range rejectMax {
+	for r := packet.RejectTruncated; r < packet.RejectMax; r++ {
 		count(descRejected, i.shared.rejected[r].Load(), with(r.String())...)
 	}
 	for f := range i.shared.forms {

@@ -88,7 +88,7 @@ func (i *instance) counters(arrival loader.Liveness) ctlapi.Counters {
 			c.Transitions[r.String()] = n
 		}
 	}
-	for r := range rejectMax {
+	for r := packet.RejectTruncated; r < packet.RejectMax; r++ {
 		if n := sh.rejected[r].Load(); n > 0 {
 			c.Rejected[r.String()] = n
 		}

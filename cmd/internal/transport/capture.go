@@ -205,36 +205,6 @@ func (c *Capture) classify(b []byte, vlan uint16) loader.Reason {
 	return loader.ReasonEvent
 }
 
-func reasonOf(err error) loader.Reason {
-	switch err {
-	case packet.ErrBadIPHeader:
-		return loader.ReasonBadIPHeader
-	case packet.ErrFragment:
-		return loader.ReasonFragment
-	case packet.ErrTruncated:
-		return loader.ReasonTruncated
-	case packet.ErrDstMAC:
-		return loader.ReasonBadDstMAC
-	case packet.ErrIPChecksum:
-		return loader.ReasonBadIPChecksum
-	case packet.ErrDestination:
-		return loader.ReasonBadDestination
-	case packet.ErrSource:
-		return loader.ReasonBadSource
-	case packet.ErrTTL:
-		return loader.ReasonBadTTL
-	case packet.ErrVersion:
-		return loader.ReasonBadVersion
-	case packet.ErrType:
-		return loader.ReasonBadType
-	case packet.ErrCount:
-		return loader.ReasonBadCount
-	case packet.ErrLength:
-		return loader.ReasonBadLength
-	}
-	return loader.ReasonNotVRRP
-}
-
 // Install does nothing: without a program there is no template, and every
 // advert is an event.
 func (c *Capture) Install(loader.Slot, *loader.Event) bool { return false }

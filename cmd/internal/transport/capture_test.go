@@ -8,6 +8,7 @@ import (
 
 	"github.com/stretchr/testify/assert"
 
+	"github.com/xvrrp/xvrrp/control/packet"
 	"github.com/xvrrp/xvrrp/control/packet/packettest"
 	"github.com/xvrrp/xvrrp/loader"
 )
@@ -67,5 +68,15 @@ func TestClassify(t *testing.T) {
 			tc.change(&s)
 			assert.Equal(t, tc.want, c.classify(s.Build(), tc.stripped), "%v", tc.want)
 		})
+	}
+}
+
+func TestReasonsAndRejectsAreTheSameWords(t *testing.T) {
+	for r := packet.RejectNotVRRP; r <= packet.RejectLength; r++ {
+		assert.Equal(t, r.String(), reasonOf(r).String())
+		assert.Equal(t, r, RejectOf(reasonOf(r)))
+	}
+	for _, r := range []loader.Reason{loader.ReasonEvent, loader.ReasonSteady, loader.ReasonRateVRID} {
+		assert.Zero(t, RejectOf(r), "%v", r)
 	}
 }
