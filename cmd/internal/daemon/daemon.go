@@ -35,7 +35,9 @@ type Options struct {
 	Config  *config.Config
 	Version string
 	// Dataplane is auto or one mode: native, generic, tcx, socket.
-	Dataplane     string
+	Dataplane string
+	// ControlSocket is a path; empty: the default one, or none where /run cannot
+	// be written.
 	ControlSocket string
 	MetricsListen string // TCP address, empty: only the control socket
 	Log           *slog.Logger
@@ -49,7 +51,7 @@ type Daemon struct {
 	started time.Time
 	ifaces  []*iface
 	insts   []*instance
-	locks   map[string]*rundir.Lock // by interface
+	locks   map[string]*rundir.Lock // by interface; nil: it could not be locked
 	host    *vip.Host
 	loop    *loop
 	reports chan vip.Report
@@ -91,8 +93,11 @@ func New(opts Options) (d *Daemon, err error) {
 	}
 	for _, name := range names {
 		l, err := rundir.LockInterface(d.netns, name)
-		if err != nil {
+		if errors.Is(err, rundir.ErrInUse) {
 			return d, err
+		}
+		if err != nil {
+			d.log.Warn("no lock: another xvrrpd on this interface would not be noticed", "iface", name, "err", err)
 		}
 		d.locks[name] = l
 	}
@@ -469,7 +474,9 @@ func (d *Daemon) close() error {
 		}
 	}
 	for _, l := range d.locks {
-		errs = append(errs, l.Release())
+		if l != nil {
+			errs = append(errs, l.Release())
+		}
 	}
 	return errors.Join(errs...)
 }
