@@ -98,7 +98,7 @@ func serve(opts *options, cfg *config.Config, log *slog.Logger) error {
 	// Threads in system calls hold on to their P for a moment. With spare ones
 	// the loop's thread never waits for a P when it wakes up.
 	runtime.GOMAXPROCS(runtime.NumCPU() + 4)
-	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM, unix.SIGINT)
+	ctx, stop := untilSignal()
 	defer stop()
 	go refuseSignals(ctx, log)
 	// A log pipe that nobody reads any more must not end the daemon.

@@ -155,6 +155,24 @@ func reportReady(err error) {
 	_ = os.Unsetenv(readyFD)
 }
 
+// untilSignal returns a context that ends with the first SIGTERM or SIGINT. The
+// second one ends the process: an orderly stop that hangs can be ended without
+// SIGKILL.
+func untilSignal() (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(context.Background())
+	ch := make(chan os.Signal, 1)
+	signal.Notify(ch, unix.SIGTERM, unix.SIGINT)
+	go func() {
+		select {
+		case <-ch:
+		case <-ctx.Done():
+		}
+		signal.Stop(ch) // back to the default action, before the stop begins
+		cancel()
+	}()
+	return ctx, cancel
+}
+
 // Signals that keepalived answers with a reload or a dump (36 is SIGRTMIN+2 of
 // glibc, 63 and 64 are SIGRTMAX-1 and SIGRTMAX). Left alone they would end the
 // daemon and leave its addresses behind.
