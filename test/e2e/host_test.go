@@ -82,3 +82,29 @@ func TestReadOnlyBPFFS(t *testing.T) {
 	daemon.Signal(unix.SIGTERM)
 	require.NoError(t, daemon.Wait(10*time.Second))
 }
+
+// A log that nobody reads holds up neither the router nor the stop.
+func TestUnreadLog(t *testing.T) {
+	s := newSite(t)
+	path := filepath.Join(s.Dir, "log")
+	require.NoError(t, unix.Mkfifo(path, 0o600))
+	pipe, err := unix.Open(path, unix.O_RDWR|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	require.NoError(t, err)
+	defer unix.Close(pipe)
+	for err == nil {
+		_, err = unix.Write(pipe, make([]byte, 4096))
+	}
+	require.ErrorIs(t, err, unix.EAGAIN, "the pipe is full")
+
+	daemon := s.master.Start("sh", "-c", `log=$1; shift; exec "$@" >"$log" 2>&1`, "sh", path,
+		filepath.Join(s.Bin, "xvrrpd"), "-n", "-l", "-D", "-f", s.File("alone.conf", v3(200, "")),
+		"--control-socket", s.master.Socket(), "-p", filepath.Join(s.Dir, "pid"))
+	s.Eventually("the address is served", 15*time.Second, s.owner(s.master))
+	s.master.Run("ip", "address", "del", ka1+"/24", "dev", "ens33")
+	s.becomes(t, s.master, 0, "FAULT")
+	s.master.Run("ip", "address", "add", ka1+"/24", "dev", "ens33")
+	s.becomes(t, s.master, 0, "MASTER")
+	daemon.Signal(unix.SIGTERM)
+	require.NoError(t, daemon.Wait(15*time.Second))
+	assert.False(t, s.master.Has(vip))
+}
