@@ -21,7 +21,6 @@ import (
 	"github.com/xvrrp/xvrrp/cmd/internal/build"
 	"github.com/xvrrp/xvrrp/cmd/internal/daemon"
 	"github.com/xvrrp/xvrrp/cmd/internal/logging"
-	"github.com/xvrrp/xvrrp/cmd/internal/rundir"
 	"github.com/xvrrp/xvrrp/control/config"
 )
 
@@ -104,10 +103,7 @@ func serve(opts *options, cfg *config.Config, log *slog.Logger) error {
 	go refuseSignals(ctx, log)
 	// A log pipe that nobody reads any more must not end the daemon.
 	signal.Ignore(unix.SIGPIPE)
-	if opts.controlSocket == "" {
-		opts.controlSocket = rundir.Socket(cfg.Instance)
-	}
-	pid, err := writePID(opts.pidFile(cfg.Instance))
+	pid, err := claimPID(opts, cfg.Instance, log)
 	if err != nil {
 		return err
 	}

@@ -106,10 +106,3 @@ func parseOptions(args []string, stderr io.Writer) (*options, error) {
 	}
 	return o, nil
 }
-
-func (o *options) pidFile(instance string) string {
-	if o.pid != "" {
-		return o.pid
-	}
-	return rundir.PIDFile(instance)
-}

@@ -5,8 +5,10 @@ package main
 import (
 	"bytes"
 	"io"
+	"log/slog"
 	"os"
 	"path/filepath"
+	"strconv"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -24,7 +26,7 @@ func TestOptions(t *testing.T) {
 	assert.Equal(t, "/x.conf", o.config)
 	assert.Equal(t, 3, o.logging.Facility)
 	assert.Equal(t, "tcx", o.dataplane)
-	assert.Equal(t, "/run/p", o.pidFile(""))
+	assert.Equal(t, "/run/p", o.pid)
 	assert.Equal(t, "ka1", o.configID)
 	assert.Empty(t, o.ignored)
 }
@@ -87,4 +89,21 @@ func TestOSFilesWantRegularFiles(t *testing.T) {
 	text, err := osFiles{}.ReadFile(file)
 	require.NoError(t, err)
 	assert.Equal(t, "x", string(text))
+}
+
+// A pid file that was asked for must be written.
+func TestPIDFile(t *testing.T) {
+	dir := t.TempDir()
+	log := slog.New(slog.DiscardHandler)
+	pid, err := claimPID(&options{pid: filepath.Join(dir, "a", "pid")}, "", log)
+	require.NoError(t, err)
+	text, err := os.ReadFile(filepath.Join(dir, "a", "pid"))
+	require.NoError(t, err)
+	assert.Equal(t, strconv.Itoa(os.Getpid())+"\n", string(text))
+	pid.remove()
+	assert.NoFileExists(t, filepath.Join(dir, "a", "pid"))
+
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "file"), nil, 0o600))
+	_, err = claimPID(&options{pid: filepath.Join(dir, "file", "pid")}, "", log)
+	assert.Error(t, err)
 }

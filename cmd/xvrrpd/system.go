@@ -175,6 +175,21 @@ func refuseSignals(ctx context.Context, log *slog.Logger) {
 	}
 }
 
+// claimPID writes the pid file. One that nobody asked for may be missing, unless
+// another daemon has it.
+func claimPID(opts *options, instance string, log *slog.Logger) (pidFile, error) {
+	if opts.pid != "" {
+		return writePID(opts.pid)
+	}
+	pid, err := writePID(rundir.PIDFile(instance))
+	if err != nil && !errors.Is(err, rundir.ErrInUse) {
+		log.Warn("no pid file", "err", err)
+		err = nil
+	}
+	return pid, err
+}
+
+// pidFile is a path; empty: there is no file.
 type pidFile string
 
 // writePID replaces the file, unless it names an xvrrpd that runs: one that
@@ -199,7 +214,11 @@ func writePID(path string) (pidFile, error) {
 	return pidFile(path), nil
 }
 
-func (p pidFile) remove() { _ = os.Remove(string(p)) }
+func (p pidFile) remove() {
+	if p != "" {
+		_ = os.Remove(string(p))
+	}
+}
 
 // printSignal answers --signum.
 func printSignal(function string, stdout, stderr io.Writer) int {

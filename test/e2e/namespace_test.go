@@ -3,10 +3,13 @@
 package e2e
 
 import (
+	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
 	"github.com/xvrrp/xvrrp/test/lab"
@@ -39,4 +42,43 @@ func TestTimeNamespace(t *testing.T) {
 			}
 		})
 	}
+}
+
+// mounted runs a program after a mount that nobody else sees.
+func mounted(mount string) []string {
+	return []string{"unshare", "--mount", "sh", "-c", mount + ` && exec "$@"`, "sh"}
+}
+
+// A folder that the daemon uses by default may be missing or read-only. One that
+// it was told to use may not.
+func TestUnwritableRun(t *testing.T) {
+	lab.Require(t, "unshare")
+	s := newSite(t)
+	conf := s.File("alone.conf", v3(200, ""))
+	args := append(mounted("mount -t tmpfs -o ro none /run"), filepath.Join(s.Bin, "xvrrpd"), "-n", "-l", "-f", conf)
+	daemon := s.master.Start(args...)
+	s.Eventually("the address is served", 15*time.Second, s.owner(s.master))
+	for _, want := range []string{"no pid file", "no control socket", "no lock"} {
+		assert.Contains(t, daemon.Output(), want)
+	}
+	daemon.Signal(unix.SIGTERM)
+	require.NoError(t, daemon.Wait(10*time.Second))
+	assert.False(t, s.master.Has(vip))
+
+	for _, more := range [][]string{{"--control-socket", "/run/mine/socket"}, {"-p", "/run/mine/pid"}} {
+		daemon := s.master.Start(append(slices.Clone(args), more...)...)
+		require.Error(t, daemon.Wait(10*time.Second), more[0])
+		assert.Contains(t, daemon.Output(), "read-only file system", more[0])
+	}
+}
+
+func TestReadOnlyBPFFS(t *testing.T) {
+	lab.Require(t, "unshare")
+	s := newSite(t)
+	daemon := s.master.XVRRPDWith(mounted("mount -t bpf -o ro bpf /sys/fs/bpf"), s.File("alone.conf", v3(200, "")))
+	s.becomes(t, s.master, 0, "MASTER")
+	assert.Contains(t, daemon.Output(), "nothing is pinned")
+	assert.NotEqual(t, "socket", ask(t, s.master).Interfaces[0].Dataplane)
+	daemon.Signal(unix.SIGTERM)
+	require.NoError(t, daemon.Wait(10*time.Second))
 }

@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/xvrrp/xvrrp/cmd/internal/clock"
+	"github.com/xvrrp/xvrrp/cmd/internal/realtime"
 	"github.com/xvrrp/xvrrp/cmd/internal/rundir"
 	"github.com/xvrrp/xvrrp/cmd/internal/transport"
 	"github.com/xvrrp/xvrrp/control"
@@ -34,7 +35,9 @@ type Options struct {
 	Config  *config.Config
 	Version string
 	// Dataplane is auto or one mode: native, generic, tcx, socket.
-	Dataplane     string
+	Dataplane string
+	// ControlSocket is a path; empty: the default one, or none where /run cannot
+	// be written.
 	ControlSocket string
 	MetricsListen string // TCP address, empty: only the control socket
 	Log           *slog.Logger
@@ -48,7 +51,7 @@ type Daemon struct {
 	started time.Time
 	ifaces  []*iface
 	insts   []*instance
-	locks   map[string]*rundir.Lock // by interface
+	locks   map[string]*rundir.Lock // by interface; nil: it could not be locked
 	host    *vip.Host
 	loop    *loop
 	reports chan vip.Report
@@ -90,8 +93,11 @@ func New(opts Options) (d *Daemon, err error) {
 	}
 	for _, name := range names {
 		l, err := rundir.LockInterface(d.netns, name)
-		if err != nil {
+		if errors.Is(err, rundir.ErrInUse) {
 			return d, err
+		}
+		if err != nil {
+			d.log.Warn("no lock: another xvrrpd on this interface would not be noticed", "iface", name, "err", err)
 		}
 		d.locks[name] = l
 	}
@@ -392,7 +398,7 @@ func (d *Daemon) newInstance(h *host, f *iface, cfg *config.Instance) (*instance
 // Run works until ctx ends and then leaves: priority 0, service until a
 // successor is there, addresses removed, the program detached. ready is called once the routers run.
 func (d *Daemon) Run(ctx context.Context, ready func()) error {
-	how, err := prepareProcess(&d.opts.Config.Process, d.log)
+	how, err := realtime.Prepare(realtimeOptions(&d.opts.Config.Process), d.log)
 	if err != nil {
 		return errors.Join(err, d.close())
 	}
@@ -407,7 +413,7 @@ func (d *Daemon) Run(ctx context.Context, ready func()) error {
 	slow.Go(func() error { return d.ctl.serve(work) })
 	slow.Go(func() error { return d.watchAlarms(work) })
 	slow.Go(func() error { return d.feedWatchdog(work) })
-	slow.Go(func() error { return how.keep(work, d.log) })
+	slow.Go(func() error { return how.Keep(work, d.log) })
 	published := make(chan error, 1)
 	publishing, stopPublishing := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopPublishing()
@@ -426,6 +432,13 @@ func (d *Daemon) Run(ctx context.Context, ready func()) error {
 	err = errors.Join(err, slow.Wait())
 	stopPublishing()
 	return errors.Join(err, <-published, d.close())
+}
+
+func realtimeOptions(p *config.Process) realtime.Options {
+	return realtime.Options{
+		Nice: p.Nice, Priority: p.RTPriority, PriorityRequired: p.RTConfigured, RTTime: p.RTTime,
+		LockMemory: p.NoSwap, LockMemoryRequired: p.NoSwapConfigured, CPUs: p.CPUs,
+	}
 }
 
 // stopLoop makes the routers leave in order and waits for it.
@@ -461,7 +474,9 @@ func (d *Daemon) close() error {
 		}
 	}
 	for _, l := range d.locks {
-		errs = append(errs, l.Release())
+		if l != nil {
+			errs = append(errs, l.Release())
+		}
 	}
 	return errors.Join(errs...)
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/xvrrp/xvrrp/cmd/internal/clock"
 	"github.com/xvrrp/xvrrp/cmd/internal/histogram"
+	"github.com/xvrrp/xvrrp/cmd/internal/realtime"
 	"github.com/xvrrp/xvrrp/cmd/internal/transport"
 	"github.com/xvrrp/xvrrp/control"
 	"github.com/xvrrp/xvrrp/control/packet"
@@ -175,10 +176,10 @@ func (l *loop) link(ctx context.Context, ev linkEvent) {
 // run starts every router, calls ready and works until stop is set, then stops
 // them in order: priority 0, service until a successor is there, addresses
 // released.
-func (l *loop) run(how *schedule, ready func()) error {
+func (l *loop) run(how *realtime.Schedule, ready func()) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	if err := how.apply(); err != nil {
+	if err := how.Apply(); err != nil {
 		return err
 	}
 	l.now = control.Instant(clock.Now())

@@ -26,41 +26,57 @@ import (
 // server is the control API.
 type server struct {
 	d        *Daemon
-	path     string
-	unix     net.Listener
+	unix     net.Listener // nil: there is no control socket
 	tcp      net.Listener
 	events   broadcaster
 	registry *prometheus.Registry
 }
 
-// newServer listens; a socket that nobody answers on is a leftover and
-// replaced.
+// newServer listens. A control socket that nobody asked for may be missing,
+// unless another daemon has it.
 func newServer(d *Daemon) (*server, error) {
-	s := &server{d: d, path: d.opts.ControlSocket, registry: prometheus.NewRegistry()}
+	s := &server{d: d, registry: prometheus.NewRegistry()}
 	s.registry.MustRegister(&collector{d})
-	if err := os.MkdirAll(filepath.Dir(s.path), 0o755); err != nil {
-		return nil, fmt.Errorf("make folder of the control socket: %w", err)
-	}
-	if c, err := net.Dial("unix", s.path); err == nil {
-		_ = c.Close()
-		return nil, fmt.Errorf("control socket %s: %w", s.path, rundir.ErrInUse)
-	}
-	if err := removeSocket(s.path); err != nil {
-		return nil, err
+	path, required := d.opts.ControlSocket, true
+	if path == "" {
+		path, required = rundir.Socket(d.opts.Config.Instance), false
 	}
 	var err error
-	if s.unix, err = net.Listen("unix", s.path); err != nil {
-		return nil, fmt.Errorf("listen on control socket: %w", err)
-	}
-	if err := os.Chmod(s.path, 0o600); err != nil {
-		return nil, errors.Join(fmt.Errorf("protect control socket: %w", err), s.unix.Close())
+	if s.unix, err = listen(path); err != nil {
+		if required || errors.Is(err, rundir.ErrInUse) {
+			return nil, err
+		}
+		d.log.Warn("no control socket: xvrrpctl cannot reach this daemon", "err", err)
 	}
 	if d.opts.MetricsListen != "" {
 		if s.tcp, err = net.Listen("tcp", d.opts.MetricsListen); err != nil {
-			return nil, errors.Join(fmt.Errorf("listen for metrics: %w", err), s.unix.Close())
+			return nil, errors.Join(fmt.Errorf("listen for metrics: %w", err), s.close())
 		}
 	}
 	return s, nil
+}
+
+// listen opens the control socket; one that nobody answers on is a leftover and
+// replaced.
+func listen(path string) (net.Listener, error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return nil, fmt.Errorf("make folder of the control socket: %w", err)
+	}
+	if c, err := net.Dial("unix", path); err == nil {
+		_ = c.Close()
+		return nil, fmt.Errorf("control socket %s: %w", path, rundir.ErrInUse)
+	}
+	if err := removeSocket(path); err != nil {
+		return nil, err
+	}
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		return nil, fmt.Errorf("listen on control socket: %w", err)
+	}
+	if err := os.Chmod(path, 0o600); err != nil {
+		return nil, errors.Join(fmt.Errorf("protect control socket: %w", err), l.Close())
+	}
+	return l, nil
 }
 
 // removeSocket removes a leftover socket, and nothing else.
@@ -109,7 +125,9 @@ func (s *server) serve(ctx context.Context) error {
 			return errors.Join(srv.Shutdown(limit), srv.Close())
 		})
 	}
-	run(s.unix, mux)
+	if s.unix != nil {
+		run(s.unix, mux)
+	}
 	if s.tcp != nil {
 		run(s.tcp, public)
 	}
@@ -143,14 +161,16 @@ func (s *server) follow(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *server) close() error {
-	err := s.unix.Close()
-	if s.tcp != nil {
-		err = errors.Join(err, s.tcp.Close())
+	var errs []error
+	for _, l := range []net.Listener{s.unix, s.tcp} {
+		if l == nil {
+			continue
+		}
+		if err := l.Close(); !errors.Is(err, net.ErrClosed) { // else serve did it
+			errs = append(errs, err)
+		}
 	}
-	if errors.Is(err, net.ErrClosed) {
-		return nil // serve did it
-	}
-	return err
+	return errors.Join(errs...)
 }
 
 // broadcaster hands events to every follower. One that does not read misses
