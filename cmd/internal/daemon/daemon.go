@@ -127,6 +127,28 @@ func (d *Daemon) reported(r vip.Report) {
 	}
 }
 
+// firewall makes the tables of this daemon hold the addresses, and removes
+// those that a crash left: of interfaces that no other daemon serves.
+func (d *Daemon) firewall(want map[string][]netip.Addr) error {
+	var held []*rundir.Lock
+	defer func() {
+		for _, f := range held {
+			_ = f.Release()
+		}
+	}()
+	_, err := vip.Firewall(want, func(ifname string) bool {
+		if d.locks[ifname] != nil {
+			return true
+		}
+		f, err := rundir.LockInterface(d.netns, ifname)
+		if err == nil {
+			held = append(held, f)
+		}
+		return err == nil
+	})
+	return err
+}
+
 // cleanUp removes what a crash left, and sets up what has to be there before
 // the first takeover.
 func (d *Daemon) cleanUp(h *host) error {
@@ -159,12 +181,7 @@ func (d *Daemon) cleanUp(h *host) error {
 	for _, a := range left {
 		d.log.Warn("removed an address that was left behind", "address", a.Prefix)
 	}
-	for ifname := range d.locks {
-		if err := vip.InstallFirewall(ifname, refused[ifname]); err != nil {
-			return err
-		}
-	}
-	return nil
+	return d.firewall(refused)
 }
 
 func (d *Daemon) openInterface(h *host, name string, cfgs []*config.Instance) error {
@@ -471,10 +488,9 @@ func (d *Daemon) close() error {
 	}
 	if d.ctl != nil {
 		errs = append(errs, d.ctl.close())
-		// The locks are held, so the tables are ours.
-		for ifname := range d.locks {
-			errs = append(errs, vip.RemoveFirewall(ifname))
-		}
+	}
+	if len(d.locks) > 0 {
+		errs = append(errs, d.firewall(nil))
 	}
 	for _, l := range d.locks {
 		if l != nil {
