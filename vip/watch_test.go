@@ -225,9 +225,9 @@ func namespace(t *testing.T) {
 // cable makes an interface with carrier.
 func cable(t *testing.T, name string) netlink.Link {
 	require.NoError(t, netlink.LinkAdd(pair(name)))
-	require.NoError(t, netlink.LinkSetUp(link(t, name+"-far")))
-	require.NoError(t, netlink.LinkSetUp(link(t, name)))
-	return link(t, name)
+	require.NoError(t, netlink.LinkSetUp(watchedLink(t, name+"-far")))
+	require.NoError(t, netlink.LinkSetUp(watchedLink(t, name)))
+	return watchedLink(t, name)
 }
 
 func pair(name string) *netlink.Veth {
@@ -236,7 +236,7 @@ func pair(name string) *netlink.Veth {
 	return &netlink.Veth{LinkAttrs: attrs, PeerName: name + "-far"}
 }
 
-func link(t *testing.T, name string) netlink.Link {
+func watchedLink(t *testing.T, name string) netlink.Link {
 	l, err := netlink.LinkByName(name)
 	require.NoError(t, err)
 	return l
@@ -332,7 +332,7 @@ func TestWatcherReadsLinks(t *testing.T) {
 	assert.False(t, lo.Up)
 	assert.False(t, lo.Ethernet)
 
-	eth0 := link(t, "eth0")
+	eth0 := watchedLink(t, "eth0")
 	known := w.Facts().Link("eth0")
 	require.NotNil(t, known)
 	assert.Equal(t, eth0.Attrs().HardwareAddr, net.HardwareAddr(known.MAC[:]))
@@ -368,7 +368,7 @@ func TestWatcherReadsLinks(t *testing.T) {
 
 func TestWatcherReadsAddresses(t *testing.T) {
 	namespace(t)
-	eth0 := link(t, "eth0")
+	eth0 := watchedLink(t, "eth0")
 	index := eth0.Attrs().Index
 	ours := Address{Ifindex: index, Prefix: netip.MustParsePrefix("10.0.0.9/32"), Scope: unix.RT_SCOPE_LINK}
 	far := Address{Ifindex: index, Prefix: netip.MustParsePrefix("10.9.0.1/32"), Peer: netip.MustParseAddr("10.9.0.2")}
@@ -434,7 +434,7 @@ func (w *watched) equalsAList(t *testing.T) {
 // then removes the first; it never went away.
 func TestAnotherPrefixIsNotAnotherAddress(t *testing.T) {
 	namespace(t)
-	eth0 := link(t, "eth0")
+	eth0 := watchedLink(t, "eth0")
 	require.NoError(t, netlink.AddrAdd(eth0, parse(t, "10.0.0.1/24")))
 	w := watch(t, receiveBuffer).run(t)
 	require.NoError(t, netlink.AddrAdd(eth0, parse(t, "10.0.0.1/16")))
@@ -458,9 +458,9 @@ func countIPv4(f *plan.Facts, l netlink.Link) (n int) {
 
 func TestInterfaceMadeAnew(t *testing.T) {
 	namespace(t)
-	before := link(t, "eth0").Attrs().Index
+	before := watchedLink(t, "eth0").Attrs().Index
 	w := watch(t, receiveBuffer).run(t)
-	require.NoError(t, netlink.LinkDel(link(t, "eth0")))
+	require.NoError(t, netlink.LinkDel(watchedLink(t, "eth0")))
 	after := cable(t, "eth0").Attrs().Index
 	require.NotEqual(t, before, after)
 	w.next(t, "the end of the old one", func(n News) bool { return n.Ifindex == before && n.Gone && n.Down })
@@ -474,7 +474,7 @@ func TestInterfaceMadeAnew(t *testing.T) {
 // its memberships: the two messages must not become one snapshot.
 func TestInterfaceMovedAwayAndBack(t *testing.T) {
 	namespace(t)
-	eth0 := link(t, "eth0")
+	eth0 := watchedLink(t, "eth0")
 	index := eth0.Attrs().Index
 	home, err := os.Open("/proc/thread-self/ns/net")
 	require.NoError(t, err)
@@ -506,7 +506,7 @@ func TestInterfaceMovedAwayAndBack(t *testing.T) {
 	require.NoError(t, netlink.LinkSetNsFd(eth0, int(ns.Fd())))
 	close(moved)
 	require.NoError(t, <-back)
-	require.Equal(t, index, link(t, "eth0").Attrs().Index, "the kernel keeps an index that is free")
+	require.Equal(t, index, watchedLink(t, "eth0").Attrs().Index, "the kernel keeps an index that is free")
 	require.NoError(t, netlink.LinkSetUp(eth0))
 
 	w.run(t)
@@ -518,7 +518,7 @@ func TestInterfaceMovedAwayAndBack(t *testing.T) {
 // and a carrier go. A list does not name what is not there.
 func TestOverrun(t *testing.T) {
 	namespace(t)
-	gone, down, source := cable(t, "gone"), cable(t, "down"), link(t, "eth0")
+	gone, down, source := cable(t, "gone"), cable(t, "down"), watchedLink(t, "eth0")
 	require.NoError(t, netlink.AddrAdd(source, parse(t, "10.0.0.1/24")))
 	w := watch(t, 1) // the kernel's least
 	flood := func() {
@@ -556,7 +556,7 @@ func TestOverrun(t *testing.T) {
 // anything anew.
 func TestOthersAreNotHeard(t *testing.T) {
 	namespace(t)
-	eth0 := link(t, "eth0")
+	eth0 := watchedLink(t, "eth0")
 	one, two := watch(t, receiveBuffer).run(t), watch(t, receiveBuffer).run(t)
 
 	updates, done := make(chan netlink.LinkUpdate, 1024), make(chan struct{})
@@ -584,7 +584,7 @@ func TestOthersAreNotHeard(t *testing.T) {
 // Several changes are one signal; none is forgotten.
 func TestChangesAreGathered(t *testing.T) {
 	namespace(t)
-	eth0 := link(t, "eth0")
+	eth0 := watchedLink(t, "eth0")
 	w := watch(t, receiveBuffer)
 	for i := range 100 {
 		require.NoError(t, netlink.AddrAdd(eth0, parse(t, fmt.Sprintf("10.0.0.%d/24", i+1))))
