@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package control is the protocol without the world around it: one [Router]
-// for each virtual router, moved by [Router.Step] from event to event. It has
-// no clock, socket, goroutine or logger; time is an argument and every effect
-// is an [Action] that the caller carries out, in order.
+// for each virtual router, moved by [Router.Step] from event to event, and
+// given another configuration by [Router.Reconfigure]. It has no clock, socket,
+// goroutine or logger; time is an argument and every effect is an [Action] that
+// the caller carries out, in order.
 //
 // The rules are those of RFC 3768 (version 2) and RFC 9568 (version 3), and
 // keepalived's where they differ; each such place is marked "compat:".

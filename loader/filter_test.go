@@ -44,8 +44,8 @@ func requireRoot(tb testing.TB) {
 func open(tb testing.TB, mode Mode, routers ...Router) *Filter {
 	tb.Helper()
 	requireRoot(tb)
-	f := &Filter{ifindex: loopback, ifname: "lo", mode: mode, roles: map[Slot]Role{}}
-	if err := f.load(mode, routers); err != nil {
+	f := &Filter{ifindex: loopback, ifname: "lo", mode: mode, roles: map[Slot]Role{}, addrs: map[Slot][]netip.Addr{}}
+	if err := f.load(mode); err != nil {
 		var v *ebpf.VerifierError
 		if errors.As(err, &v) {
 			tb.Fatalf("%+v", v)
@@ -55,7 +55,7 @@ func open(tb testing.TB, mode Mode, routers ...Router) *Filter {
 	require.NoError(tb, f.mapMemory())
 	f.SetMAC(portMAC[:])
 	for _, r := range routers {
-		require.NoError(tb, f.setRouter(r))
+		require.NoError(tb, f.SetRouter(r))
 	}
 	tb.Cleanup(func() { assert.NoError(tb, f.release()) })
 	return f
@@ -490,7 +490,7 @@ func FuzzDifferential(f *testing.F) {
 	}
 	filter := open(f, ModeNative)
 	for _, r := range routers {
-		require.NoError(f, filter.setRouter(r))
+		require.NoError(f, filter.SetRouter(r))
 	}
 	compare := func(t *testing.T, b []byte) {
 		before, err := filter.Counters()

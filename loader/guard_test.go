@@ -41,7 +41,7 @@ func guarded(tb testing.TB, mode Mode) *Filter {
 	tb.Helper()
 	f := open(tb, mode, fencedRouter())
 	f.SetMAC(reflectorMAC)
-	require.NoError(tb, f.setLocal(Local{Prefix: netip.PrefixFrom(reflectorAddr, 24), Reflect: true}))
+	require.NoError(tb, f.SetLocals([]Local{Local{Prefix: netip.PrefixFrom(reflectorAddr, 24), Reflect: true}}))
 	f.Renew(monotonic() + int64(time.Minute))
 	f.SetRole(ours.Slot, RoleMaster)
 	return f
@@ -211,7 +211,7 @@ func TestReflectorSpeaksForTheDaemon(t *testing.T) {
 			f.Renew(monotonic() - 1)
 			refused("the lease has run out")
 
-			require.NoError(t, f.setLocal(Local{Prefix: netip.PrefixFrom(reflectorAddr, 24)}))
+			require.NoError(t, f.SetLocals([]Local{Local{Prefix: netip.PrefixFrom(reflectorAddr, 24)}}))
 			_, reason, _ = f.run(t, p.build())
 			assert.Equal(t, "not_vrrp pass", reason, "fast_detect_reflector off leaves probes to the host")
 		})
@@ -240,7 +240,7 @@ func TestReflectorsDoNotPingPong(t *testing.T) {
 	for _, mode := range modes {
 		f, g := guarded(t, mode), guarded(t, mode)
 		// g answers at the initiator's address, with its discriminator.
-		require.NoError(t, g.setLocal(Local{Prefix: netip.PrefixFrom(packettest.Src, 24), Reflect: true}))
+		require.NoError(t, g.SetLocals([]Local{Local{Prefix: netip.PrefixFrom(packettest.Src, 24), Reflect: true}}))
 		g.SetMAC(initiatorMAC)
 		rng := rand.New(rand.NewPCG(1, 1))
 		answered := 0

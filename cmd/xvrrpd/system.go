@@ -18,8 +18,11 @@ import (
 	"strconv"
 	"strings"
 
+	systemd "github.com/coreos/go-systemd/v22/daemon"
 	"golang.org/x/sys/unix"
 
+	"github.com/xvrrp/xvrrp/cmd/internal/clock"
+	"github.com/xvrrp/xvrrp/cmd/internal/daemon"
 	"github.com/xvrrp/xvrrp/cmd/internal/rundir"
 	"github.com/xvrrp/xvrrp/control/config"
 )
@@ -173,20 +176,25 @@ func untilSignal() (context.Context, context.CancelFunc) {
 	return ctx, cancel
 }
 
-// Signals that keepalived answers with a reload or a dump (36 is SIGRTMIN+2 of
-// glibc, 63 and 64 are SIGRTMAX-1 and SIGRTMAX). Left alone they would end the
-// daemon and leave its addresses behind.
-var refusedSignals = []os.Signal{
-	unix.SIGHUP, unix.SIGUSR1, unix.SIGUSR2, unix.Signal(36), unix.Signal(63), unix.Signal(64),
-}
+// Signals that keepalived answers with a dump (36 is SIGRTMIN+2 of glibc, 63
+// and 64 are SIGRTMAX-1 and SIGRTMAX). Left alone they would end the daemon and
+// leave its addresses behind.
+var refusedSignals = []os.Signal{unix.SIGUSR1, unix.SIGUSR2, unix.Signal(36), unix.Signal(63), unix.Signal(64)}
 
-func refuseSignals(ctx context.Context, log *slog.Logger) {
+// handleSignals reloads at SIGHUP, and tells systemd when that begins and ends.
+func handleSignals(ctx context.Context, d *daemon.Daemon, log *slog.Logger) {
 	ch := make(chan os.Signal, 1)
-	signal.Notify(ch, refusedSignals...)
+	signal.Notify(ch, append(refusedSignals, unix.SIGHUP)...)
 	for {
 		select {
 		case s := <-ch:
-			log.Warn("this signal has no effect yet; restart to read a new configuration", "signal", s)
+			if s != unix.SIGHUP {
+				log.Warn("this signal has no effect", "signal", s)
+				continue
+			}
+			_, _ = systemd.SdNotify(false, systemd.SdNotifyReloading+"\n"+fmt.Sprintf("MONOTONIC_USEC=%d", clock.Local(clock.Now())/1000))
+			_, _ = d.Reload(ctx, false) // it was logged
+			_, _ = systemd.SdNotify(false, systemd.SdNotifyReady)
 		case <-ctx.Done():
 			return
 		}

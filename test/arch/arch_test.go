@@ -33,7 +33,7 @@ var rooms = map[string]struct{ may, without []string }{
 		without: []string{"os", "net", "log", "log/slog", "syscall", "os/exec", "sync", "context"},
 	},
 	"vip": {
-		may: []string{"github.com/vishvananda/netlink", "github.com/google/nftables", "golang.org/x/sys"},
+		may: []string{module + "control/plan", "github.com/vishvananda/netlink", "github.com/google/nftables", "golang.org/x/sys"},
 	},
 
 	internal + "build":     {},
@@ -48,9 +48,31 @@ var rooms = map[string]struct{ may, without []string }{
 		module + "cmd/internal/clock", module + "control/bfd", module + "control/packet", module + "loader",
 		"golang.org/x/net", "golang.org/x/sys",
 	}},
+	internal + "engine": {may: []string{
+		module + "cmd/internal/clock", module + "cmd/internal/histogram", module + "cmd/internal/transport",
+		module + "control", module + "loader", "golang.org/x/sys",
+	}, without: []string{"log", "log/slog", "net", "net/http", "context"}},
+	internal + "dataplane": {may: []string{
+		module + "cmd/internal/engine", module + "cmd/internal/transport", module + "control/packet", module + "control/plan",
+		module + "loader", "github.com/cilium/ebpf", "github.com/vishvananda/netlink", "golang.org/x/sys",
+	}},
+	internal + "journal":  {may: []string{module + "cmd/internal/engine", module + "control"}},
+	internal + "snapshot": {may: []string{module + "cmd/internal/engine", module + "control", module + "loader"}},
+	internal + "alarm": {may: []string{
+		module + "cmd/internal/engine", module + "cmd/internal/journal", module + "cmd/internal/snapshot", module + "control",
+	}},
+	internal + "metrics": {may: []string{
+		module + "cmd/internal/alarm", module + "cmd/internal/engine", module + "cmd/internal/histogram",
+		module + "cmd/internal/snapshot", module + "control", module + "loader", "github.com/prometheus/client_golang",
+	}},
+	internal + "api": {may: []string{
+		module + "cmd/internal/alarm", module + "cmd/internal/ctlapi", module + "cmd/internal/engine",
+		module + "cmd/internal/journal", module + "cmd/internal/rundir", module + "cmd/internal/snapshot",
+		module + "control", module + "loader", "github.com/prometheus/client_golang", "golang.org/x/net",
+		"golang.org/x/sync", "golang.org/x/sys",
+	}},
 	internal + "daemon": {may: []string{
-		module, "github.com/cilium/ebpf", "github.com/coreos/go-systemd/v22", "github.com/prometheus/client_golang",
-		"github.com/vishvananda/netlink", "golang.org/x/sync", "golang.org/x/sys",
+		module, "github.com/coreos/go-systemd/v22", "golang.org/x/sync",
 	}},
 }
 

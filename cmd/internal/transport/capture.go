@@ -25,7 +25,7 @@ type Capture struct {
 	ifindex  int
 	fd       int
 	mac      [6]byte
-	routers  map[loader.Slot]loader.Router
+	routers  atomic.Pointer[map[loader.Slot]loader.Router]
 	frame    packet.Frame
 	event    loader.Event
 	buf      []byte
@@ -41,17 +41,24 @@ func NewCapture(ifname string, ifindex int, mac net.HardwareAddr, routers []load
 		return nil, fmt.Errorf("open packet socket on %s: %w", ifname, err)
 	}
 	c := &Capture{
-		ifindex: ifindex, fd: fd, routers: map[loader.Slot]loader.Router{},
-		buf: make([]byte, 2048), oob: make([]byte, 256),
+		ifindex: ifindex, fd: fd, buf: make([]byte, 2048), oob: make([]byte, 256),
 	}
 	c.SetMAC(mac)
-	for _, r := range routers {
-		c.routers[r.Slot] = r
-	}
+	c.SetRouters(routers)
 	if err := c.configure(); err != nil {
 		return nil, errors.Join(fmt.Errorf("set up packet socket on %s: %w", ifname, err), unix.Close(fd))
 	}
 	return c, nil
+}
+
+// SetRouters replaces the virtual routers whose adverts are wanted. It may be
+// called from any thread.
+func (c *Capture) SetRouters(routers []loader.Router) {
+	bySlot := map[loader.Slot]loader.Router{}
+	for _, r := range routers {
+		bySlot[r.Slot] = r
+	}
+	c.routers.Store(&bySlot)
 }
 
 func (c *Capture) configure() error {
@@ -132,7 +139,8 @@ func (c *Capture) Drain(fn func(*loader.Event)) (n int) {
 
 func (c *Capture) deliver(rxNs int64, reason loader.Reason, fn func(*loader.Event)) {
 	c.event = loader.Event{
-		RxNs: rxNs, Ifindex: c.ifindex, VLAN: c.frame.VLAN, Src: c.frame.Src, Dst: c.frame.Dst,
+		Router: c.event.Router,
+		RxNs:   rxNs, Ifindex: c.ifindex, VLAN: c.frame.VLAN, Src: c.frame.Src, Dst: c.frame.Dst,
 		TTL: c.frame.TTL, MAC: c.frame.MAC, Reason: reason, PayloadLen: c.frame.PayloadLen, Payload: c.frame.Payload,
 	}
 	fn(&c.event)
@@ -188,7 +196,8 @@ func (c *Capture) classify(b []byte, vlan uint16) loader.Reason {
 	if err != nil {
 		return loader.ReasonTruncated
 	}
-	r, ok := c.routers[loader.SlotOf(vrid, f.Src.Is6())]
+	r, ok := (*c.routers.Load())[loader.SlotOf(vrid, f.Src.Is6())]
+	c.event.Router = r.ID
 	switch {
 	case !ok:
 		return loader.ReasonUnknownVRID

@@ -19,9 +19,10 @@ var portMAC = [6]byte{2, 0, 0, 0, 0, 0x10}
 // loader/ has the same rows for that program, and fuzzes both parsers.
 func TestClassify(t *testing.T) {
 	slot := loader.SlotOf(packettest.VRID, false)
-	c := &Capture{mac: portMAC, routers: map[loader.Slot]loader.Router{slot: {
+	c := &Capture{mac: portMAC}
+	c.SetRouters([]loader.Router{{
 		Slot: slot, Version: 3, CheckTTL: true, Dst: packettest.Group, Broadcast: netip.MustParseAddr("192.168.1.255"),
-	}}}
+	}})
 	dstMAC := func(mac [6]byte) func([]byte, int, int) []byte {
 		return func(b []byte, _, _ int) []byte { copy(b, mac[:]); return b }
 	}

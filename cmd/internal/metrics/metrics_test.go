@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package daemon
+package metrics
 
 import (
 	"flag"
@@ -19,7 +19,7 @@ var update = flag.Bool("update", false, "rewrite golden files")
 // are written against them.
 func TestMetricNames(t *testing.T) {
 	ch := make(chan *prometheus.Desc, 100)
-	(&collector{}).Describe(ch)
+	(&Collector{}).Describe(ch)
 	close(ch)
 	var lines []string
 	for d := range ch {
