@@ -55,6 +55,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	env := environment(opts)
 	load := func() (*config.Config, config.Diagnostics) { return config.Parse(osFiles{}, opts.config, env) }
 	cfg, diags := load()
+	inFile := diags
 	if cfg != nil {
 		if err := enterNamespace(opts, cfg); err != nil {
 			fmt.Fprintf(stderr, "xvrrpd: %v\n", err)
@@ -82,7 +83,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 		return exitRuntime
 	}
 	defer closer.Close()
-	for _, d := range diags {
+	for _, d := range inFile { // the rest is the daemon's to log
 		level := slog.LevelWarn
 		if d.Severity == config.Note {
 			level = slog.LevelInfo
@@ -92,7 +93,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	for _, flag := range opts.ignored {
 		log.Warn("option has no effect", "option", flag)
 	}
-	if err := serve(opts, cfg, load, log); err != nil {
+	if err := serve(opts, daemon.Options{Config: cfg, Findings: inFile, Load: load, Log: log}); err != nil {
 		log.Error("xvrrpd ends", "err", err)
 		reportReady(err)
 		return exitRuntime
@@ -100,7 +101,8 @@ func run(args []string, stdout, stderr io.Writer) int {
 	return exitOK
 }
 
-func serve(opts *options, cfg *config.Config, load daemon.Load, log *slog.Logger) error {
+func serve(opts *options, run daemon.Options) error {
+	cfg, log := run.Config, run.Log
 	// Threads in system calls hold on to their P for a moment. With spare ones
 	// the loop's thread never waits for a P when it wakes up.
 	runtime.GOMAXPROCS(runtime.NumCPU() + 4)
@@ -113,15 +115,16 @@ func serve(opts *options, cfg *config.Config, load daemon.Load, log *slog.Logger
 		return err
 	}
 	defer pid.remove()
-	d, err := daemon.New(daemon.Options{
-		Config: cfg, Load: load, Version: build.Version(), Dataplane: opts.dataplane,
-		ControlSocket: opts.controlSocket, MetricsListen: opts.metricsListen,
-		Log: log,
-	})
+	// Left alone they would end the daemon.
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, append(refusedSignals, unix.SIGHUP)...)
+	run.Version, run.Dataplane = build.Version(), opts.dataplane
+	run.ControlSocket, run.MetricsListen = opts.controlSocket, opts.metricsListen
+	d, err := daemon.New(run)
 	if err != nil {
 		return err
 	}
-	go handleSignals(ctx, d, log)
+	go handleSignals(ctx, signals, d, log)
 	err = d.Run(ctx, func() {
 		log.Info("xvrrpd starts", "version", build.Version(), "config", opts.config, "instances", len(cfg.Instances))
 		reportReady(nil)

@@ -182,9 +182,7 @@ func untilSignal() (context.Context, context.CancelFunc) {
 var refusedSignals = []os.Signal{unix.SIGUSR1, unix.SIGUSR2, unix.Signal(36), unix.Signal(63), unix.Signal(64)}
 
 // handleSignals reloads at SIGHUP, and tells systemd when that begins and ends.
-func handleSignals(ctx context.Context, d *daemon.Daemon, log *slog.Logger) {
-	ch := make(chan os.Signal, 1)
-	signal.Notify(ch, append(refusedSignals, unix.SIGHUP)...)
+func handleSignals(ctx context.Context, ch <-chan os.Signal, d *daemon.Daemon, log *slog.Logger) {
 	for {
 		select {
 		case s := <-ch:

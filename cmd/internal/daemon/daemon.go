@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -41,9 +42,12 @@ type Load func() (*config.Config, config.Diagnostics)
 
 // Options of New.
 type Options struct {
-	Config  *config.Config // as Load returned it at first
-	Load    Load
-	Version string
+	// Config and Findings are what Load returned at first; the findings were
+	// logged.
+	Config   *config.Config
+	Findings config.Diagnostics
+	Load     Load
+	Version  string
 	// Dataplane is auto or one mode: native, generic, tcx, socket.
 	Dataplane     string
 	ControlSocket string // empty: the usual place, if that can be had
@@ -85,6 +89,7 @@ func New(opts Options) (d *Daemon, err error) {
 	d.writer = &journal.Writer{Journal: d.journal, Log: d.log, Clock: clock.Now}
 	d.judge = &alarm.Judge{Reader: d.reader, Journal: d.journal, Log: d.log}
 	d.state = newReconciler(d)
+	d.state.inFile = findings{}.tell(opts.Findings, slog.New(slog.DiscardHandler))
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, d.close())
@@ -99,6 +104,9 @@ func New(opts Options) (d *Daemon, err error) {
 	}
 	if d.watcher, err = vip.NewWatcher(d.news, d.lost); err != nil {
 		return d, err
+	}
+	for _, l := range d.watcher.Facts().Links {
+		d.host.SetMAC(l.Index, hardwareAddr(l.Ethernet, l.MAC))
 	}
 	for _, i := range opts.Config.Instances {
 		if d.watcher.Facts().Link(i.Interface) == nil {
@@ -145,8 +153,17 @@ func (d *Daemon) news(n vip.News) {
 	case !n.Addr.IsValid() && n.Gone:
 		d.host.SetMAC(n.Ifindex, nil)
 	case !n.Addr.IsValid():
-		d.host.SetMAC(n.Ifindex, n.MAC[:])
+		d.host.SetMAC(n.Ifindex, hardwareAddr(n.MAC != [6]byte{}, n.MAC))
 	}
+}
+
+// hardwareAddr returns a MAC as the announcer wants it: nil without Ethernet
+// framing.
+func hardwareAddr(ethernet bool, mac [6]byte) net.HardwareAddr {
+	if !ethernet {
+		return nil
+	}
+	return mac[:]
 }
 
 func (d *Daemon) lost(err error) {

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
@@ -64,7 +65,8 @@ type reconciler struct {
 	locks    map[string]*rundir.Lock
 	batches  uint64
 	lifted   bool            // the fences of a predecessor
-	told     map[string]bool // findings that were logged
+	told     findings        // about this host
+	inFile   findings        // about the file
 	failed   map[string]bool // steps that failed, and were logged
 	retry    time.Duration   // until failed steps are tried again; 0: none failed
 
@@ -76,7 +78,7 @@ func newReconciler(d *Daemon) *reconciler {
 		Daemon: d, plane: &dataplane.Plane{NetNS: d.netns, Log: d.log}, cfg: d.opts.Config, have: plan.NewState(),
 		broken: map[plan.PortKey]string{}, ports: map[plan.PortKey]*dataplane.Port{},
 		routers: map[plan.Identity]*running{}, leaving: map[*engine.Router]*running{},
-		locks: map[string]*rundir.Lock{}, told: map[string]bool{}, failed: map[string]bool{},
+		locks: map[string]*rundir.Lock{}, failed: map[string]bool{},
 		// Any but 0; peers that met a predecessor's sessions see others.
 		local: rand.Uint32()<<16 | 1<<31,
 	}
@@ -113,7 +115,8 @@ func (r *reconciler) unlock() error {
 // run reconciles until ctx ends, and then until nothing is left. It fails if
 // the start does.
 func (r *reconciler) run(ctx context.Context, ready func()) error {
-	want, _ := r.want()
+	want, diags := r.want()
+	r.told = r.told.tell(diags, r.log)
 	r.have = plan.Observed(r.watcher.Facts(), want)
 	if err := r.reconcile(want); err != nil {
 		return errors.Join(err, r.leave())
@@ -135,7 +138,7 @@ func (r *reconciler) run(ctx context.Context, ready func()) error {
 			return r.leave()
 		}
 		want, diags := r.want()
-		r.tell(diags)
+		r.told = r.told.tell(diags, r.log)
 		_ = r.reconcile(want) // what failed was logged, and is tried again
 		retry.Reset(r.retryIn())
 	}
@@ -191,16 +194,24 @@ func (r *reconciler) closePorts() error {
 	return errors.Join(append(errs, err)...)
 }
 
-// tell logs findings that are news.
-func (r *reconciler) tell(diags config.Diagnostics) {
-	now := map[string]bool{}
+// findings are the messages that were logged.
+type findings map[string]bool
+
+// tell logs what is news, and returns what is the case now.
+func (f findings) tell(diags config.Diagnostics, log *slog.Logger) findings {
+	now := findings{}
 	for _, g := range diags {
-		now[g.Message] = true
-		if !r.told[g.Message] {
-			r.log.Warn(g.Message, "at", g.Pos.String())
+		text := g.String()
+		if now[text] = true; f[text] {
+			continue
 		}
+		level := slog.LevelWarn
+		if g.Severity == config.Note {
+			level = slog.LevelInfo
+		}
+		log.Log(context.Background(), level, g.Message, "at", g.Pos.String())
 	}
-	r.told = now
+	return now
 }
 
 // work is what the steps of one round leave to do together.

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 	"time"
 
 	"github.com/xvrrp/xvrrp/cmd/internal/ctlapi"
@@ -46,13 +47,14 @@ func (r *reconciler) reload(q reloadRequest) reloadAnswer {
 	report := ctlapi.Reload{Plan: q.plan, Changes: []ctlapi.Change{}, Findings: []string{}}
 	cfg, diags := r.opts.Load()
 	var want *plan.State
+	var host config.Diagnostics
 	if cfg != nil {
 		diags = append(diags, immutable(r.cfg, cfg)...)
 		cfg.Process = r.cfg.Process
-		var more config.Diagnostics
-		want, more = plan.Compute(cfg, r.watcher.Facts(), r.planOptions())
-		diags = append(diags, more...)
+		want, host = plan.Compute(cfg, r.watcher.Facts(), r.planOptions())
 	}
+	inFile := diags
+	diags = append(slices.Clone(diags), host...)
 	for _, g := range diags {
 		report.Findings = append(report.Findings, g.String())
 	}
@@ -78,7 +80,8 @@ func (r *reconciler) reload(q reloadRequest) reloadAnswer {
 	}
 	r.log.Info("configuration reloaded", "instances", len(cfg.Instances), "changes", len(report.Changes))
 	r.journal.Append(journal.Entry{Time: time.Now(), Kind: journal.Reloaded, Why: fmt.Sprintf("%d changes", len(report.Changes))})
-	r.tell(diags)
+	r.inFile = r.inFile.tell(inFile, r.log)
+	r.told = r.told.tell(host, r.log)
 	_ = r.reconcile(want) // what failed was logged, and is tried again
 	r.publish()
 	return reloadAnswer{report, nil}
