@@ -237,7 +237,7 @@ func TestSystemdUnit(t *testing.T) {
 		xvrrpd, "-n", "-l", "-f", s.File("b.conf", v3(90, "")), "--control-socket", s.backup.Socket(),
 		"-p", filepath.Join(s.Dir, "pid"))
 	s.Eventually("it owns the address", 10*time.Second, s.owner(s.backup))
-	assert.Contains(t, p.Output(), "mode=native")
+	assert.Contains(t, p.Output(), "mode=generic")
 }
 
 func TestTwoDaemons(t *testing.T) {
@@ -389,7 +389,7 @@ func badAdverts() []badAdvert {
 		{"no authentication", "bad_auth_type", build(func(s *packettest.Spec) { s.Advert.AuthType, s.Advert.Auth = 0, [8]byte{} })},
 		{"version 3", "bad_version", build(func(s *packettest.Spec) { s.Advert.Version = 3 })},
 		{"wrong interval", "bad_interval", build(func(s *packettest.Spec) { s.Advert.Interval = 5 * time.Second })},
-		{"other addresses", "bad_address_list", build(func(s *packettest.Spec) { s.Advert.Addrs = []byte{10, 9, 8, 7} })},
+		{"other addresses", "vrid_collision", build(func(s *packettest.Spec) { s.Advert.Addrs = []byte{10, 9, 8, 7} })},
 		{"count 0", "bad_count", byteAt(3, 0)},
 		{"count lies", "bad_length", byteAt(3, 200)},
 		{"type 3", "bad_type", byteAt(0, 0x23)},
@@ -512,7 +512,7 @@ func TestMetricsAndEvents(t *testing.T) {
 	for _, want := range []string{
 		`xvrrp_state{instance="VI_1",interface="ens33",state="BACKUP",vrid="51"} 1`,
 		`xvrrp_transitions_total{instance="VI_1",interface="ens33",reason="higher_priority",vrid="51"} 1`,
-		`xvrrp_dataplane{interface="ens33",mode="native"} 1`,
+		`xvrrp_dataplane{interface="ens33",mode="generic"} 1`,
 		`xvrrp_loop_deadline_lateness_seconds_bucket`,
 	} {
 		assert.Contains(t, scrape, want)
@@ -582,7 +582,7 @@ func TestDottedInterface(t *testing.T) {
 	n := s.Node("ka3", "eth0.100 192.168.1.9/24")
 	n.XVRRPD(s.File("d.conf", strings.ReplaceAll(v3(90, "no_accept"), "ens33", "eth0.100")))
 	s.becomes(t, n, 0, "MASTER")
-	assert.Equal(t, "native", ask(t, n).Interfaces[0].Dataplane)
+	assert.Equal(t, "generic", ask(t, n).Interfaces[0].Dataplane)
 }
 
 // A log that nobody reads any more does not end the daemon.
