@@ -82,7 +82,7 @@ func New(opts Options) (d *Daemon, err error) {
 		}
 	}()
 	d.reports = make(chan vip.Report, 4*len(opts.Config.Instances)+64)
-	d.host, err = vip.NewHost(len(opts.Config.Instances), clock.Now, d.reported)
+	d.host, err = vip.NewHost(clock.Now, d.reported)
 	if err != nil {
 		return d, err
 	}
@@ -102,12 +102,15 @@ func New(opts Options) (d *Daemon, err error) {
 	if d.ctl, err = newServer(d); err != nil {
 		return d, err
 	}
+	for _, l := range h.links {
+		d.host.SetMAC(l.Attrs().Index, l.Attrs().HardwareAddr)
+	}
 	for _, name := range names {
 		if err := d.openInterface(h, name, byInterface[name]); err != nil {
 			return d, err
 		}
 	}
-	if d.loop, err = newLoop(d.insts, d.ifaces, d.host, opts.Config.Process.Lease); err != nil {
+	if d.loop, err = newLoop(d.insts, d.ifaces, opts.Config.Process.Lease); err != nil {
 		return d, err
 	}
 	return d, d.cleanUp(h)
@@ -223,7 +226,6 @@ func (d *Daemon) openInterface(h *host, name string, cfgs []*config.Instance) er
 			return fmt.Errorf("vrrp_instance %s: %w", cfg.Name, err)
 		}
 		f.bySlot[i.slot] = i
-		d.host.Register(i.set)
 		d.insts = append(d.insts, i)
 	}
 	d.log.Info("data plane", "iface", name, "mode", f.plane.Mode(), "instances", len(cfgs))
@@ -378,19 +380,20 @@ func (d *Daemon) newInstance(h *host, f *iface, cfg *config.Instance) (*instance
 	i.router = control.New(rc)
 	// The owner's addresses may be the host's own: those that are there
 	// already are announced, and neither added nor removed.
-	own := map[netip.Addr]bool{}
+	addresses := h.addresses(cfg)
 	if cfg.Priority == control.PriorityOwner {
-		there, err := vip.Present(h.addresses(cfg))
+		there, err := vip.Present(addresses)
 		if err != nil {
 			return nil, err
 		}
-		for _, a := range there {
-			own[a.Prefix.Addr()] = !a.Ours
+		for k := range addresses {
+			addresses[k].Own = slices.ContainsFunc(there, func(f vip.Found) bool {
+				return f.Key() == addresses[k].Key() && !f.Ours
+			})
 		}
 	}
-	var err error
-	i.set, err = vip.NewSet(i.id, h.addresses(cfg), own, vip.Announcement(cfg.GARP))
-	return i, err
+	i.set = d.host.Add(vip.Spec{Addresses: addresses, Announce: vip.Announcement(cfg.GARP)})
+	return i, nil
 }
 
 // Run works until ctx ends and then leaves: priority 0, service until a

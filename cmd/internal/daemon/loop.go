@@ -74,7 +74,6 @@ type loop struct {
 	epoll, timer, wakeup int
 	insts                []*instance
 	ifaces               []*iface
-	host                 *vip.Host
 
 	links       chan linkEvent
 	transitions chan transition
@@ -118,9 +117,9 @@ type loopStats struct {
 	sessionsFull atomic.Uint64
 }
 
-func newLoop(insts []*instance, ifaces []*iface, host *vip.Host, lease time.Duration) (*loop, error) {
+func newLoop(insts []*instance, ifaces []*iface, lease time.Duration) (*loop, error) {
 	l := &loop{
-		insts: insts, ifaces: ifaces, host: host, lease: lease, probeNext: never, planned: never,
+		insts: insts, ifaces: ifaces, lease: lease, probeNext: never, planned: never,
 		links:       make(chan linkEvent, 1024),
 		transitions: make(chan transition, 4*len(insts)+64),
 		refusals:    make(chan refusal, 256),
@@ -547,11 +546,11 @@ func (l *loop) finish() {
 	for _, o := range l.orders {
 		switch o.kind {
 		case control.ActionTakeover:
-			l.host.Takeover(o.set)
+			o.set.Takeover()
 		case control.ActionRelease:
-			l.host.Release(o.set)
+			o.set.Release()
 		case control.ActionAnnounce:
-			l.host.Announce(o.set)
+			o.set.Announce()
 		}
 	}
 	l.orders = l.orders[:0]

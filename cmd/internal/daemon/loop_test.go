@@ -78,12 +78,11 @@ func newTestLoop(tb testing.TB, priority uint8) (*loop, *instance, *fakePlane) {
 		Source: ownAddr, Addrs: addrs, HoldLimit: time.Second,
 	})
 	i.frame = transport.NewFrame(packet.Advert{Version: 3, VRID: 7, Interval: cfg.Interval, Addrs: addrs}, ownAddr, group)
-	i.set, err = vip.NewSet(0, nil, nil, vip.Announcement{})
-	require.NoError(tb, err)
 	f.bySlot[i.slot] = i
-	host, err := vip.NewHost(1, clock.Now, func(vip.Report) {})
+	host, err := vip.NewHost(clock.Now, func(vip.Report) {})
 	require.NoError(tb, err)
-	l, err := newLoop([]*instance{i}, []*iface{f}, host, time.Second)
+	i.set = host.Add(vip.Spec{})
+	l, err := newLoop([]*instance{i}, []*iface{f}, time.Second)
 	require.NoError(tb, err)
 	tb.Cleanup(func() {
 		assert.NoError(tb, l.close())

@@ -5,6 +5,7 @@ package daemon
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/xvrrp/xvrrp/cmd/internal/clock"
@@ -97,14 +98,18 @@ func (p *publisher) report(r vip.Report) {
 			more = false
 		}
 	}
-	ts := p.waiting[r.ID]
+	at := slices.IndexFunc(p.d.insts, func(i *instance) bool { return i.set == r.Set })
+	ts := p.waiting[at]
 	covered := 0
 	for covered < len(ts) && ts[covered].at <= r.OrderedNs {
 		covered++
 	}
 	if covered == 0 {
-		if r.Err != nil {
-			p.d.log.Error("addresses", "instance", p.d.insts[r.ID].cfg.Name, "err", r.Err)
+		if err := r.Err(); err != nil {
+			p.d.log.Error("the kernel refused addresses; they are tried again", "instance", p.d.insts[at].cfg.Name, "err", err)
+		}
+		if len(r.Removed) > 0 {
+			p.d.log.Warn("something else removed addresses; they are put back", "instance", p.d.insts[at].cfg.Name, "addresses", r.Removed)
 		}
 		return
 	}
@@ -112,7 +117,7 @@ func (p *publisher) report(r vip.Report) {
 		p.log(t, nil)
 	}
 	p.log(ts[covered-1], &r)
-	p.waiting[r.ID] = ts[covered:]
+	p.waiting[at] = ts[covered:]
 }
 
 func (p *publisher) log(t transition, r *vip.Report) {
@@ -136,9 +141,9 @@ func (p *publisher) log(t transition, r *vip.Report) {
 		if r.Announced > 0 {
 			attrs = append(attrs, "announced_after", time.Duration(r.Announced-r.OrderedNs))
 		}
-		if r.Err != nil {
+		if err := r.Err(); err != nil {
 			level = slog.LevelError
-			attrs = append(attrs, "err", r.Err)
+			attrs = append(attrs, "err", err)
 		}
 	}
 	p.d.log.Log(context.Background(), level, "transition", attrs...)
