@@ -95,7 +95,8 @@ func New(opts Options) (d *Daemon, err error) {
 		byInterface[i.Interface] = append(byInterface[i.Interface], i)
 	}
 	for _, name := range names {
-		if err := d.lock(name); err != nil {
+		if d.locks[name], err = d.lock(name); err != nil {
+			delete(d.locks, name)
 			return d, err
 		}
 	}
@@ -126,24 +127,45 @@ func (d *Daemon) reported(r vip.Report) {
 }
 
 // lock makes sure that no other daemon serves the interface.
-func (d *Daemon) lock(ifname string) error {
+func (d *Daemon) lock(ifname string) (*os.File, error) {
 	dir := filepath.Join(ctlapi.RunDir, "lock")
 	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return fmt.Errorf("make folder for locks: %w", err)
+		return nil, fmt.Errorf("make folder for locks: %w", err)
 	}
 	path := filepath.Join(dir, strconv.FormatUint(d.netns, 10)+"-"+ifname)
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
-		return fmt.Errorf("open lock of interface %s: %w", ifname, err)
+		return nil, fmt.Errorf("open lock of interface %s: %w", ifname, err)
 	}
-	d.locks[ifname] = f
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		if errors.Is(err, unix.EWOULDBLOCK) {
 			err = ErrInUse
 		}
-		return fmt.Errorf("lock interface %s: %w", ifname, err)
+		return nil, errors.Join(fmt.Errorf("lock interface %s: %w", ifname, err), f.Close())
 	}
-	return nil
+	return f, nil
+}
+
+// firewall makes the tables of this daemon hold the addresses, and removes
+// those that a crash left: of interfaces that no other daemon serves.
+func (d *Daemon) firewall(want map[string][]netip.Addr) error {
+	var held []*os.File
+	defer func() {
+		for _, f := range held {
+			_ = f.Close()
+		}
+	}()
+	_, err := vip.Firewall(want, func(ifname string) bool {
+		if d.locks[ifname] != nil {
+			return true
+		}
+		f, err := d.lock(ifname)
+		if err == nil {
+			held = append(held, f)
+		}
+		return err == nil
+	})
+	return err
 }
 
 // cleanUp removes what a crash left, and sets up what has to be there before
@@ -178,12 +200,7 @@ func (d *Daemon) cleanUp(h *host) error {
 	for _, a := range left {
 		d.log.Warn("removed an address that was left behind", "address", a.Prefix)
 	}
-	for ifname := range d.locks {
-		if err := vip.InstallFirewall(ifname, refused[ifname]); err != nil {
-			return err
-		}
-	}
-	return nil
+	return d.firewall(refused)
 }
 
 func (d *Daemon) openInterface(h *host, name string, cfgs []*config.Instance) error {
@@ -462,10 +479,9 @@ func (d *Daemon) close() error {
 	}
 	if d.ctl != nil {
 		errs = append(errs, d.ctl.close())
-		// The locks are held, so the tables are ours.
-		for ifname := range d.locks {
-			errs = append(errs, vip.RemoveFirewall(ifname))
-		}
+	}
+	if len(d.locks) > 0 {
+		errs = append(errs, d.firewall(nil))
 	}
 	for _, f := range d.locks {
 		errs = append(errs, f.Close())
