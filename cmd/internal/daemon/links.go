@@ -5,10 +5,13 @@ package daemon
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/xvrrp/xvrrp/vip"
 )
 
 // watchLinks tells the loop of interfaces that go up or down. When the kernel
@@ -120,6 +123,9 @@ func (d *Daemon) followSources(ctx context.Context) error {
 		}
 		return nil
 	}, func(u netlink.AddrUpdate) {
+		if ip, ok := netip.AddrFromSlice(u.LinkAddress.IP); ok && !u.NewAddr {
+			d.host.Lost(vip.Key{Ifindex: u.LinkIndex, Addr: ip.Unmap()})
+		}
 		s := source{u.LinkIndex, u.LinkAddress.IP.String()}
 		if !sources[s] {
 			return
@@ -130,5 +136,6 @@ func (d *Daemon) followSources(ctx context.Context) error {
 		d.loop.link(ctx, linkEvent{ifindex: sourceOf(s.ifindex), down: !u.NewAddr})
 	}, func(err error) {
 		d.log.Warn("news of addresses were lost; listing them again", "err", err)
+		d.host.Verify()
 	})
 }
