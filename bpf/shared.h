@@ -30,6 +30,10 @@
 	X(fragment)       /* an advert is never fragmented */                  \
 	X(unknown_vrid)   /* no virtual router of ours */                      \
 	X(other_vlan)     /* our VRID on another VLAN */                       \
+	X(bad_dst_mac)    /* frame to another host */                          \
+	X(bad_ip_checksum) /* of the IPv4 header */                            \
+	X(bad_destination) /* not where adverts of this router go */           \
+	X(bad_source)     /* no host may send from this address */             \
 	X(bad_ttl)        /* TTL or hop limit is not 255 */                    \
 	X(steady)         /* byte-equal to the template: liveness only */      \
 	X(bad_version)    /* version differs from the configured one */       \
@@ -63,6 +67,9 @@ enum xvrrp_reason {
 #undef XVRRP_ENUM
 	XVRRP_REASON_MAX,
 };
+
+/* What a check returns that found no reason. */
+#define XVRRP_OK (-1)
 
 struct xvrrp_count {
 	__u64 pass;
@@ -99,6 +106,8 @@ struct xvrrp_router {
 	__u16 vlan;   /* VLAN that adverts carry here, 0 for none */
 	__u8 master;  /* user space is in MASTER */
 	__u8 pad[3];
+	__u8 dst[16];       /* where adverts go */
+	__u8 broadcast[16]; /* directed broadcast of its network, 0: none */
 	struct xvrrp_template template;
 	/* Our own advert, for the fence: what another master of this virtual
 	 * router has to say, but for priority, interval and checksum. */

@@ -17,17 +17,25 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/xvrrp/xvrrp/control"
+	"github.com/xvrrp/xvrrp/control/packet"
 )
 
-// TestConformance plays the files of testdata/conformance. A file has one
-// `config` line and then steps:
+// TestConformance plays the files of testdata/conformance. A `config` line
+// makes a Router; steps follow:
 //
 //	TIME EVENT [WORD...] => ACTION; ACTION...
+//	TIME reconfigure [WORD...] => ACTION; ACTION...    the words of a config line
 //	TIME deadline            the Router's deadline is TIME
 //	TIME no deadline
 //
-// An advert is `advert PRIORITY from ADDRESS [every INTERVAL] [at ARRIVAL]`.
-// `-` stands for no action.
+// An advert is
+//
+//	advert PRIORITY from ADDRESS [every INTERVAL] [at ARRIVAL] [mac N] [list N,N...]
+//
+// and it passes Check first: "refused: REASON" is the result if it does not, and
+// "overlap" and "duplicate source" stand before the actions. N in a list is the
+// last byte of a virtual address, by default that of the config. `-` stands for
+// no action.
 func TestConformance(t *testing.T) {
 	files, err := filepath.Glob("testdata/conformance/*.txt")
 	require.NoError(t, err)
@@ -45,7 +53,6 @@ func play(t *testing.T, file string) {
 	require.NoError(t, err)
 	defer f.Close()
 	var r *control.Router
-	var interval time.Duration
 	steps := 0
 	lines := bufio.NewScanner(f)
 	for n := 1; lines.Scan(); n++ {
@@ -57,8 +64,7 @@ func play(t *testing.T, file string) {
 		step, want, hasWant := strings.Cut(line, "=>")
 		words := strings.Fields(step)
 		if words[0] == "config" {
-			cfg := parseConfig(t, words[1:])
-			r, interval = control.New(cfg), cfg.Interval
+			r = control.New(parseConfig(t, words[1:]))
 			continue
 		}
 		now := instant(t, words[0])
@@ -72,11 +78,35 @@ func play(t *testing.T, file string) {
 		}
 		require.True(t, hasWant, at)
 		steps++
-		ev := parseEvent(t, now, interval, words[1:])
-		got := render(r.Step(now, ev, nil))
-		assert.Equal(t, strings.Join(strings.Fields(want), " "), got, at)
+		assert.Equal(t, strings.Join(strings.Fields(want), " "), playStep(t, r, now, words[1:]), at)
 	}
 	assert.NotZero(t, steps)
+}
+
+func playStep(t *testing.T, r *control.Router, now control.Instant, words []string) string {
+	switch words[0] {
+	case "reconfigure":
+		cfg := parseConfig(t, words[1:])
+		require.True(t, r.Config().SameIdentity(cfg))
+		return render(nil, r.Reconfigure(now, cfg, nil))
+	case "advert":
+		ev, addrs := parseAdvert(t, r, now, words[1:])
+		found, err := r.Check(ev.Source, ev.MAC, &packet.Advert{
+			Version: r.Config().Version, Priority: ev.Priority, Interval: ev.Interval, Addrs: addrs,
+		})
+		if err != nil {
+			return "refused: " + strings.TrimPrefix(err.Error(), "advert refused: ")
+		}
+		var marks []string
+		if found.Lists == control.ListsOverlap {
+			marks = append(marks, "overlap")
+		}
+		if found.DuplicateSource {
+			marks = append(marks, "duplicate source")
+		}
+		return render(marks, r.Step(now, ev, nil))
+	}
+	return render(nil, r.Step(now, parseEvent(t, now, words), nil))
 }
 
 func instant(t *testing.T, s string) control.Instant {
@@ -88,7 +118,7 @@ func instant(t *testing.T, s string) control.Instant {
 func parseConfig(t *testing.T, words []string) control.Config {
 	cfg := control.Config{
 		VRID: 1, Version: 3, Priority: 100, Interval: time.Second, DownAdverts: 3,
-		Source: netip.MustParseAddr("10.0.0.1"),
+		Source: netip.MustParseAddr("10.0.0.1"), Addrs: parseList(t, "100"),
 	}
 	for _, w := range words {
 		key, value, _ := strings.Cut(w, "=")
@@ -106,6 +136,16 @@ func parseConfig(t *testing.T, words []string) control.Config {
 			cfg.PreemptDelay = instant(t, value).Sub(0)
 		case "hold":
 			cfg.HoldLimit = instant(t, value).Sub(0)
+		case "source":
+			cfg.Source = netip.MustParseAddr(value)
+		case "mac":
+			cfg.MAC[5] = uint8(number)
+		case "list":
+			cfg.Addrs = parseList(t, value)
+		case "strict":
+			cfg.Strict = true
+		case "skip_check":
+			cfg.SkipCheckAddrs = true
 		case "nopreempt":
 			cfg.NoPreempt = true
 		case "silent":
@@ -127,7 +167,45 @@ func parseConfig(t *testing.T, words []string) control.Config {
 	return cfg
 }
 
-func parseEvent(t *testing.T, now control.Instant, interval time.Duration, words []string) control.Event {
+// parseList makes an address list of last bytes.
+func parseList(t *testing.T, s string) []byte {
+	var list []byte
+	for _, n := range strings.Split(s, ",") {
+		b, err := strconv.ParseUint(n, 10, 8)
+		require.NoError(t, err)
+		list = append(list, 10, 1, 0, byte(b))
+	}
+	return list
+}
+
+func parseAdvert(t *testing.T, r *control.Router, now control.Instant, words []string) (control.Event, []byte) {
+	p, err := strconv.Atoi(words[0])
+	require.NoError(t, err)
+	ev := control.Event{
+		Kind: control.EventAdvert, At: now, Priority: uint8(p),
+		Source: netip.MustParseAddr(words[2]), Interval: r.Config().Interval,
+	}
+	addrs := r.Config().Addrs
+	for i := 3; i+1 < len(words); i += 2 {
+		switch words[i] {
+		case "every":
+			ev.Interval = instant(t, words[i+1]).Sub(0)
+		case "at":
+			ev.At = instant(t, words[i+1])
+		case "mac":
+			n, err := strconv.Atoi(words[i+1])
+			require.NoError(t, err)
+			ev.MAC[5] = uint8(n)
+		case "list":
+			addrs = parseList(t, words[i+1])
+		default:
+			t.Fatalf("unknown word %q", words[i])
+		}
+	}
+	return ev, addrs
+}
+
+func parseEvent(t *testing.T, now control.Instant, words []string) control.Event {
 	switch words[0] {
 	case "startup":
 		return control.Event{Kind: control.EventStartup}
@@ -149,32 +227,12 @@ func parseEvent(t *testing.T, now control.Instant, interval time.Duration, words
 		n, err := strconv.Atoi(words[1])
 		require.NoError(t, err)
 		return control.Event{Kind: control.EventTrack, Track: n, Down: words[2] == "down"}
-	case "advert":
-		p, err := strconv.Atoi(words[1])
-		require.NoError(t, err)
-		ev := control.Event{
-			Kind: control.EventAdvert, At: now, Priority: uint8(p),
-			Source: netip.MustParseAddr(words[3]), Interval: interval,
-		}
-		for i := 4; i+1 < len(words); i += 2 {
-			switch words[i] {
-			case "every":
-				ev.Interval = instant(t, words[i+1]).Sub(0)
-			case "at":
-				ev.At = instant(t, words[i+1])
-			}
-		}
-		return ev
 	}
 	t.Fatalf("unknown event %q", words[0])
 	return control.Event{}
 }
 
-func render(actions []control.Action) string {
-	if len(actions) == 0 {
-		return "-"
-	}
-	var out []string
+func render(out []string, actions []control.Action) string {
 	for _, a := range actions {
 		switch a.Kind {
 		case control.ActionAdvert:
@@ -185,9 +243,12 @@ func render(actions []control.Action) string {
 			out = append(out, [...]string{
 				control.ActionTakeover: "takeover", control.ActionRelease: "release",
 				control.ActionAnnounce: "announce", control.ActionFollow: "follow",
-				control.ActionUnfollow: "unfollow",
+				control.ActionUnfollow: "unfollow", control.ActionAddresses: "addresses",
 			}[a.Kind])
 		}
+	}
+	if len(out) == 0 {
+		return "-"
 	}
 	return strings.Join(out, "; ")
 }

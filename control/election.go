@@ -4,74 +4,78 @@ package control
 
 import (
 	"bytes"
-	"errors"
 	"net/netip"
 
 	"github.com/xvrrp/xvrrp/control/packet"
 )
 
-// Reasons to refuse a well-formed advert, found by Check.
-var (
-	ErrOwn         = errors.New("our own advert came back")
-	ErrVersion     = packet.ErrVersion
-	ErrAuthType    = errors.New("authentication type differs")
-	ErrAuth        = errors.New("authentication failed")
-	ErrInterval    = errors.New("advert interval differs")
-	ErrAddressList = errors.New("address list differs")
-)
+// Findings is what Check found wrong with an advert that it accepts: things to
+// tell the operator.
+type Findings struct {
+	// Lists is ListsOverlap if the address lists differ; see
+	// Config.Difference.
+	Lists Lists
+	// DuplicateSource: another host sends from our source address.
+	DuplicateSource bool
+}
 
-// Check compares a decoded advert with the configuration. It changes nothing:
-// an advert that fails must not be given to Step, so no timer moves.
+// Check compares a decoded advert from the address src and the MAC mac with the
+// configuration. It changes nothing: an advert that fails must not be given to
+// Step, so no timer moves. An error is a packet.Reject.
 //
-// An advert whose address list differs is refused; keepalived refused it until
-// 2.3.2 and has only logged it since.
-func (r *Router) Check(src netip.Addr, a *packet.Advert) error {
+// A virtual address is no host's own, except that of the address owner, whose
+// adverts may come from it (RFC 9568 section 6.1: priority 255).
+//
+// An address list that overlaps ours is accepted, unless Strict: the routers of
+// a group are reloaded one after the other, and refusing it would make a second
+// master meanwhile. A disjoint list is that of another group.
+func (r *Router) Check(src netip.Addr, mac [6]byte, a *packet.Advert) (Findings, error) {
 	switch {
-	case src == r.cfg.Source:
-		return ErrOwn
+	case r.own(src, mac):
+		return Findings{}, packet.RejectOwn
+	case a.Priority != PriorityOwner && r.addrs.contains(src):
+		return Findings{}, packet.RejectSource
 	case a.Version != r.cfg.Version:
-		return ErrVersion
+		return Findings{}, packet.RejectVersion
 	case a.Version == 2 && a.AuthType != r.cfg.AuthType:
-		return ErrAuthType
+		return Findings{}, packet.RejectAuthType
 	case a.Version == 2 && a.AuthType == packet.AuthPass && a.Auth != r.cfg.Auth:
-		return ErrAuth
+		return Findings{}, packet.RejectAuth
 	case a.Version == 2 && a.Interval != r.cfg.Interval:
 		// RFC 3768 section 7.1: the interval is configured alike everywhere.
-		return ErrInterval
+		return Findings{}, packet.RejectInterval
 	}
-	if r.cfg.SkipCheckAddrs && src == r.master {
-		return nil
+	found := Findings{DuplicateSource: src == r.cfg.Source}
+	if bytes.Equal(a.Addrs, r.cfg.Addrs) || r.cfg.SkipCheckAddrs && src == r.master {
+		return found, nil
 	}
-	if !sameAddrs(a.Addrs, r.cfg.Addrs) {
-		return ErrAddressList
+	switch found.Lists = r.addrs.compare(a.Addrs, r.cfg.addrLen()); {
+	case found.Lists == ListsDisjoint:
+		return found, packet.RejectCollision
+	case found.Lists == ListsOverlap && r.cfg.Strict:
+		return found, packet.RejectAddressList
 	}
-	return nil
+	return found, nil
 }
 
-// sameAddrs compares two address lists as sets: the order is not part of the
-// protocol.
-func sameAddrs(a, b []byte) bool {
-	if len(a) != len(b) {
-		return false
-	}
-	if bytes.Equal(a, b) {
-		return true
-	}
-	for i := 0; i < len(a); i += 4 {
-		if !containsAddr(b, a[i:i+4]) || !containsAddr(a, b[i:i+4]) {
-			return false
-		}
-	}
-	return true
+// own reports whether an advert left this host and came back. The address alone
+// does not tell: a copied file or a cloned machine sends from it too. Nor does
+// the MAC alone: the hosts behind an ipvlan device share one.
+func (r *Router) own(src netip.Addr, mac [6]byte) bool {
+	return (src == r.cfg.Source || src == r.former) && (mac == r.cfg.MAC || r.cfg.MAC == [6]byte{})
 }
 
-func containsAddr(list, addr []byte) bool {
-	for i := 0; i < len(list); i += 4 {
-		if bytes.Equal(list[i:i+4], addr) {
-			return true
-		}
+// outranks reports whether the sender of an advert is to be the master rather
+// than this one, RFC 9568 section 6.4.3. Where both send from one address the
+// RFC knows no answer; then the higher MAC wins, so that one of them stays.
+func (r *Router) outranks(ev Event) bool {
+	switch {
+	case ev.Priority != r.priority:
+		return ev.Priority > r.priority
+	case ev.Source != r.cfg.Source:
+		return r.cfg.Source.Less(ev.Source)
 	}
-	return false
+	return bytes.Compare(r.cfg.MAC[:], ev.MAC[:]) < 0
 }
 
 // accepts reports whether a backup lets a master of this priority be. RFC 9568
@@ -99,13 +103,22 @@ func (r *Router) advertInBackup(now Instant, ev Event, out []Action) []Action {
 		r.endHold(now)
 		return out
 	}
-	if ev.Priority >= r.priority || r.cfg.NoPreempt {
-		r.preemptAt, r.delayOver = 0, false
-	} else if r.preemptAt == 0 {
-		r.preemptAt = now.Add(r.cfg.PreemptDelay)
-	}
 	r.follow(ev)
+	r.planPreempt(now)
 	return append(out, Action{Kind: ActionFollow})
+}
+
+// planPreempt starts preempt_delay if the master is below us, and ends it if it
+// is not.
+func (r *Router) planPreempt(now Instant) {
+	switch {
+	case r.masterPriority >= r.priority, r.cfg.NoPreempt:
+		r.preemptAt, r.delayOver = 0, false
+	case r.preemptAt == 0:
+		r.preemptAt = now.Add(r.cfg.PreemptDelay)
+	default:
+		r.preemptAt = min(r.preemptAt, now.Add(r.cfg.PreemptDelay))
+	}
 }
 
 // follow accepts an advert as that of the current master.
@@ -134,7 +147,7 @@ func (r *Router) advertInMaster(now Instant, ev Event, out []Action) []Action {
 	if r.cfg.Priority == PriorityOwner && r.cfg.OwnerIgnoreAdverts {
 		return out
 	}
-	if ev.Priority > r.priority || ev.Priority == r.priority && r.cfg.Source.Less(ev.Source) {
+	if r.outranks(ev) {
 		return r.yield(now, ev, ReasonHigherPriority, out)
 	}
 	if r.stalled && r.cfg.NoPreempt {

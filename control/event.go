@@ -57,8 +57,7 @@ const (
 	// EventRefresh reports the arrival (At) of a repetition of the advert that
 	// the last ActionFollow was for.
 	EventRefresh
-	// EventAdvert is an advert that passed Check: At, Source, Priority and
-	// Interval.
+	// EventAdvert is an advert that passed Check.
 	EventAdvert
 	// EventTrack reports that track number Track is up or Down.
 	EventTrack
@@ -86,9 +85,10 @@ type Event struct {
 	// Source is whom it is about: EventAdvert, EventPeerDown, EventPeerLeft and
 	// EventPeerUp.
 	Source netip.Addr
-	// EventAdvert: what it says.
+	// EventAdvert: what it says, and the source MAC of its frame.
 	Priority uint8
 	Interval time.Duration
+	MAC      [6]byte
 	// EventTrack: the track, an index of Config.Tracks, and its state.
 	Track int
 	Down  bool
@@ -113,6 +113,9 @@ const (
 	ActionFollow
 	// ActionUnfollow ends that.
 	ActionUnfollow
+	// ActionAddresses changes the addresses of a master to those of its new
+	// configuration: those that stay are not touched.
+	ActionAddresses
 	// ActionTransition reports a change of state: From, To and Reason.
 	ActionTransition
 )

@@ -30,17 +30,26 @@ type Track struct {
 	Weight int
 	// Reverse swaps up and down.
 	Reverse bool
-	// Down is the state at start.
+	// Down is its present state; EventTrack changes it.
 	Down bool
 }
 
-// Config of a Router. Every field is final.
+// Config of a Router. What SameIdentity compares is final; the rest is changed
+// by Router.Reconfigure.
 type Config struct {
 	VRID     uint8
 	Version  uint8 // 2 or 3
 	Priority uint8 // 1 to 255; 255 means that this router owns the addresses
 	Interval time.Duration
-	Source   netip.Addr // of our adverts: it breaks ties
+	// Source of our adverts: it breaks ties, and its family is the Router's. An
+	// instance that has no source address yet has the unspecified one, and a
+	// Track of weight 0 that is Down.
+	Source netip.Addr
+	// MAC is the source MAC of our adverts: it distinguishes them from those of
+	// another host that sends from Source. The zero value leaves that to the
+	// address alone: for links that have no MAC, or where peers share it (a
+	// virtual router MAC).
+	MAC [6]byte
 
 	// DownAdverts is the number of missed adverts that make a master dead;
 	// 3 in the RFCs.
@@ -51,8 +60,12 @@ type Config struct {
 
 	AuthType uint8                // version 2
 	Auth     [packet.AuthLen]byte // version 2
-	Addrs    []byte               // virtual addresses as they stand in an advert
+	// Addrs are the virtual addresses as they stand in an advert, at most 255.
+	// The Router keeps the slice.
+	Addrs []byte
 
+	// Strict refuses an address list that is not the configured set.
+	Strict bool
 	// SkipCheckAddrs leaves the address list of the known master unchecked.
 	SkipCheckAddrs bool
 	// LowerPrioNoAdvert keeps a master silent when it hears a losing advert.
@@ -70,13 +83,14 @@ type Config struct {
 // Router is one virtual router on this host. Its zero value is not usable; see
 // New.
 type Router struct {
-	cfg   Config
-	state State
-	since Instant
+	cfg    Config
+	addrs  addrSet
+	former netip.Addr // Source before the last Reconfigure
+	state  State
+	since  Instant
 
-	priority  uint8 // effective
-	trackDown []bool
-	faults    int // tracks of weight 0 that fail
+	priority uint8 // effective
+	faults   int   // tracks of weight 0 that fail
 
 	// As a backup:
 	master         netip.Addr // whose adverts are accepted
@@ -121,13 +135,14 @@ const (
 
 // New returns a Router in INIT.
 func New(cfg Config) *Router {
-	r := &Router{cfg: cfg, trackDown: make([]bool, len(cfg.Tracks)), masterInterval: cfg.Interval}
-	for i, t := range cfg.Tracks {
-		r.trackDown[i] = t.Down
-	}
-	r.weigh()
+	r := &Router{masterInterval: cfg.Interval}
+	r.configure(cfg)
 	return r
 }
+
+// Config returns the configuration, with the present state of the tracks. The
+// caller must not change it.
+func (r *Router) Config() *Config { return &r.cfg }
 
 // State returns where the Router is.
 func (r *Router) State() State { return r.state }
@@ -359,12 +374,17 @@ func (r *Router) refresh(at Instant) {
 }
 
 func (r *Router) track(now Instant, ev Event, out []Action) []Action {
-	if ev.Track < 0 || ev.Track >= len(r.trackDown) || r.trackDown[ev.Track] == ev.Down {
+	if ev.Track < 0 || ev.Track >= len(r.cfg.Tracks) || r.cfg.Tracks[ev.Track].Down == ev.Down {
 		return out
 	}
-	r.trackDown[ev.Track] = ev.Down
+	r.cfg.Tracks[ev.Track].Down = ev.Down
 	skew := r.Skew()
 	r.weigh()
+	return r.weighed(now, skew, out)
+}
+
+// weighed acts on what weigh found; skew is the Skew_Time before.
+func (r *Router) weighed(now Instant, skew time.Duration, out []Action) []Action {
 	switch {
 	case r.state == Init:
 		return out
@@ -384,10 +404,15 @@ func (r *Router) track(now Instant, ev Event, out []Action) []Action {
 		return r.becomeBackup(now, ReasonLinkUp, out)
 	case r.state == Backup:
 		r.masterDown = r.masterDown.Add(r.Skew() - skew)
-		if r.master.IsValid() && !r.accepts(r.masterPriority) {
-			r.forget(now)
-			out = append(out, Action{Kind: ActionUnfollow})
+		if !r.master.IsValid() {
+			return out
 		}
+		if !r.accepts(r.masterPriority) {
+			r.preemptAt = 0
+			r.forget(now)
+			return append(out, Action{Kind: ActionUnfollow})
+		}
+		r.planPreempt(now)
 	}
 	return out
 }
@@ -396,8 +421,8 @@ func (r *Router) track(now Instant, ev Event, out []Action) []Action {
 func (r *Router) weigh() {
 	sum := int(r.cfg.Priority)
 	r.faults = 0
-	for i, t := range r.cfg.Tracks {
-		up := r.trackDown[i] == t.Reverse
+	for _, t := range r.cfg.Tracks {
+		up := t.Down == t.Reverse
 		switch {
 		case t.Weight == 0 && !up:
 			r.faults++

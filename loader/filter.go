@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 	"sync/atomic"
 	"unsafe"
 
@@ -21,8 +22,14 @@ import (
 // whole and that can be a template.
 const PayloadMax = 1056
 
+// RouterID is the number that the daemon has given to a virtual router.
+type RouterID uint32
+
 // Slot is the place of a virtual router in the maps of its interface.
 type Slot uint16
+
+// slotMax is XVRRP_SLOTS.
+const slotMax = 512
 
 // SlotOf returns the slot of a VRID in an address family.
 func SlotOf(vrid uint8, ipv6 bool) Slot {
@@ -36,10 +43,16 @@ func SlotOf(vrid uint8, ipv6 bool) Slot {
 // one program on each interface that an instance names, so its routers carry
 // no VLAN; the field is for a program that serves VLANs from below.
 type Router struct {
+	ID       RouterID // comes back in its events
 	Slot     Slot
 	Version  uint8  // 2 or 3
 	CheckTTL bool   // adverts with a TTL or hop limit other than 255 are invalid
 	VLAN     uint16 // VLAN id that adverts carry on this interface, 0 for none
+	// Dst is where its adverts go: the multicast group. Others are not for it.
+	Dst netip.Addr
+	// Broadcast is the directed broadcast address of the network that it
+	// adverts in; nobody sends from it. The zero Addr: there is none.
+	Broadcast netip.Addr
 	// Addrs are the IPv4 addresses that it has on this interface.
 	Addrs []netip.Addr
 	// Own is an advert of our own, of whatever priority. If the daemon is gone
@@ -50,6 +63,7 @@ type Router struct {
 // Event is one advert as it left the program. Its Payload is valid until the
 // callback that received it returns.
 type Event struct {
+	Router  RouterID
 	RxNs    int64 // CLOCK_MONOTONIC, stamped before anything else saw the frame
 	Ifindex int
 	VLAN    [2]uint16 // outer, inner
@@ -103,6 +117,9 @@ type Filter struct {
 	ring     *ring
 	routers  []rxXvrrpRouter
 	slots    []rxXvrrpSlot
+	ids      [slotMax]atomic.Uint32 // RouterID, by Slot
+	addrs    map[Slot][]netip.Addr  // what SetRouter told the program
+	locals   []Local                // what SetLocals told it
 	event    Event
 	mappings [][]byte
 
@@ -126,7 +143,7 @@ func Open(opts Options) (*Filter, error) {
 	if err := rlimit.RemoveMemlock(); err != nil {
 		return nil, fmt.Errorf("raise the locked-memory limit: %w: %w", ErrUnsupported, err)
 	}
-	f := &Filter{ifindex: opts.Ifindex, ifname: opts.Ifname, pins: pins{dir: opts.PinDir}, roles: map[Slot]Role{}}
+	f := &Filter{ifindex: opts.Ifindex, ifname: opts.Ifname, pins: pins{dir: opts.PinDir}, roles: map[Slot]Role{}, addrs: map[Slot][]netip.Addr{}}
 	var errs []error
 	for _, mode := range opts.Modes {
 		err := f.open(mode, opts)
@@ -147,7 +164,7 @@ func (f *Filter) open(mode Mode, opts Options) (err error) {
 			_ = f.release()
 		}
 	}()
-	if err := f.load(mode, opts.Routers); err != nil {
+	if err := f.load(mode); err != nil {
 		return err
 	}
 	if err := f.mapMemory(); err != nil {
@@ -155,14 +172,12 @@ func (f *Filter) open(mode Mode, opts Options) (err error) {
 	}
 	f.SetMAC(opts.MAC)
 	for _, r := range opts.Routers {
-		if err := f.setRouter(r); err != nil {
+		if err := f.SetRouter(r); err != nil {
 			return err
 		}
 	}
-	for _, l := range opts.Locals {
-		if err := f.setLocal(l); err != nil {
-			return err
-		}
+	if err := f.SetLocals(opts.Locals); err != nil {
+		return err
 	}
 	f.adoptFences()
 	if err := f.watchExit(); err != nil {
@@ -186,7 +201,7 @@ func (f *Filter) open(mode Mode, opts Options) (err error) {
 // load keeps only the receive program that the mode needs, so that a kernel
 // without tcx does not have to know it, and drops the multi-buffer flag where the
 // kernel is older than that (5.18).
-func (f *Filter) load(mode Mode, routers []Router) error {
+func (f *Filter) load(mode Mode) error {
 	spec, err := loadRx()
 	if err != nil {
 		return fmt.Errorf("read the embedded program: %w", err)
@@ -199,9 +214,8 @@ func (f *Filter) load(mode Mode, routers []Router) error {
 	}
 	// Loaded as any tc program: it may have to do without tcx.
 	spec.Programs["xvrrp_egress"].AttachType = ebpf.AttachNone
-	for _, r := range routers {
-		spec.Maps["vips"].MaxEntries += uint32(len(r.Addrs))
-	}
+	// As many as there are, and no memory for those that there are not.
+	spec.Maps["vips"].MaxEntries, spec.Maps["vips"].Flags = vipsMax, unix.BPF_F_NO_PREALLOC
 	coll, err := ebpf.NewCollection(spec)
 	if err != nil && spec.Programs[keep].Flags != 0 {
 		spec.Programs[keep].Flags = 0
@@ -273,36 +287,81 @@ func mapArray[T any](f *Filter, m *ebpf.Map) ([]T, error) {
 	return unsafe.Slice((*T)(unsafe.Pointer(&mem[0])), n), nil
 }
 
-func (f *Filter) setRouter(r Router) error {
+// vipsMax is the number of virtual addresses on one interface.
+const vipsMax = 1 << 16
+
+// SetRouter tells the program of a virtual router, or of what changed about
+// it, while frames arrive.
+func (f *Filter) SetRouter(r Router) error {
 	at := &f.routers[r.Slot]
+	f.ids[r.Slot].Store(uint32(r.ID))
 	at.Vlan = r.VLAN
-	at.Flags = 0
+	putAddr(&at.Dst, r.Dst)
+	putAddr(&at.Broadcast, r.Broadcast)
+	flags := uint8(0)
 	if r.CheckTTL {
-		at.Flags |= uint8(rxXvrrpRouterFlagXVRRP_ROUTER_CHECK_TTL)
+		flags |= uint8(rxXvrrpRouterFlagXVRRP_ROUTER_CHECK_TTL)
 	}
 	if len(r.Own) > 0 && len(r.Own) <= PayloadMax {
-		at.Flags |= uint8(rxXvrrpRouterFlagXVRRP_ROUTER_FENCE)
+		flags |= uint8(rxXvrrpRouterFlagXVRRP_ROUTER_FENCE)
 		at.OwnLen = uint32(len(r.Own))
 		copy(unsafe.Slice((*byte)(unsafe.Pointer(&at.Own[0])), PayloadMax), r.Own)
 	}
+	at.Flags = flags
 	for _, a := range r.Addrs {
 		if err := f.maps.Vips.Put(wire4(a), uint32(r.Slot)); err != nil {
 			return fmt.Errorf("tell the program of address %s: %w", a, err)
 		}
 	}
+	for _, a := range f.addrs[r.Slot] {
+		if !slices.Contains(r.Addrs, a) {
+			f.forgetAddr(r.Slot, a)
+		}
+	}
+	f.addrs[r.Slot] = slices.Clone(r.Addrs)
 	at.Version = r.Version
 	return nil
 }
 
-func (f *Filter) setLocal(l Local) error {
-	mask := net.CIDRMask(l.Prefix.Bits(), 32)
-	value := rxXvrrpLocal{Mask: binary.NativeEndian.Uint32(mask)}
-	if l.Reflect {
-		value.Reflect = 1
+// forgetAddr removes an address, unless it has moved to another router.
+func (f *Filter) forgetAddr(slot Slot, a netip.Addr) {
+	var of uint32
+	if f.maps.Vips.Lookup(wire4(a), &of) == nil && of == uint32(slot) {
+		_ = f.maps.Vips.Delete(wire4(a)) // gone already is what is wanted
 	}
-	if err := f.maps.Locals.Put(wire4(l.Prefix.Addr()), value); err != nil {
-		return fmt.Errorf("tell the program of address %s: %w", l.Prefix, err)
+}
+
+// RemoveRouter makes the program forget a virtual router. The slot can be used
+// again.
+func (f *Filter) RemoveRouter(slot Slot) {
+	f.routers[slot].Version = 0
+	f.Clear(slot)
+	for _, a := range f.addrs[slot] {
+		f.forgetAddr(slot, a)
 	}
+	delete(f.addrs, slot)
+	atomic.StoreUint32(&f.fences[slot].Seen, 0)
+}
+
+// SetLocals replaces the addresses that adverts are sent from.
+func (f *Filter) SetLocals(locals []Local) error {
+	for _, l := range locals {
+		mask := net.CIDRMask(l.Prefix.Bits(), 32)
+		value := rxXvrrpLocal{Mask: binary.NativeEndian.Uint32(mask)}
+		if l.Reflect {
+			value.Reflect = 1
+		}
+		if err := f.maps.Locals.Put(wire4(l.Prefix.Addr()), value); err != nil {
+			return fmt.Errorf("tell the program of address %s: %w", l.Prefix, err)
+		}
+	}
+	for _, was := range f.locals {
+		same := func(l Local) bool { return l.Prefix.Addr() == was.Prefix.Addr() }
+		if !slices.ContainsFunc(locals, same) {
+			_ = f.maps.Locals.Delete(wire4(was.Prefix.Addr())) // gone already is what is wanted
+		}
+	}
+	f.locals = slices.Clone(locals)
 	return nil
 }
 
@@ -316,9 +375,19 @@ func (f *Filter) FD() int { return f.ring.fd }
 func (f *Filter) Drain(fn func(*Event)) int {
 	return f.ring.drain(func(b []byte) {
 		if parseEvent(b, &f.event) {
+			f.event.Router = f.routerOf(&f.event)
 			fn(&f.event)
 		}
 	})
+}
+
+// routerOf returns the router of an event. The program sends none without a
+// VRID.
+func (f *Filter) routerOf(e *Event) RouterID {
+	if len(e.Payload) < 2 {
+		return ^RouterID(0)
+	}
+	return RouterID(f.ids[SlotOf(e.Payload[1], e.Src.Is6())].Load())
 }
 
 const eventHeader = int(unsafe.Offsetof(rxXvrrpEvent{}.Payload))

@@ -98,8 +98,7 @@ func (f *Filter) Lease() Lease {
 	}
 }
 
-// SetMAC tells the program the hardware address of the interface, which is not
-// a stranger's in ARP.
+// SetMAC tells the program the hardware address of the interface. It may change.
 func (f *Filter) SetMAC(mac net.HardwareAddr) {
 	if len(mac) == len(f.lease.Mac) {
 		copy(f.lease.Mac[:], mac)

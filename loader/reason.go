@@ -13,6 +13,10 @@ const (
 	ReasonFragment             Reason = Reason(rxXvrrpReasonXVRRP_REASON_fragment)
 	ReasonUnknownVRID          Reason = Reason(rxXvrrpReasonXVRRP_REASON_unknownVrid)
 	ReasonOtherVLAN            Reason = Reason(rxXvrrpReasonXVRRP_REASON_otherVlan)
+	ReasonBadDstMAC            Reason = Reason(rxXvrrpReasonXVRRP_REASON_badDstMac)
+	ReasonBadIPChecksum        Reason = Reason(rxXvrrpReasonXVRRP_REASON_badIpChecksum)
+	ReasonBadDestination       Reason = Reason(rxXvrrpReasonXVRRP_REASON_badDestination)
+	ReasonBadSource            Reason = Reason(rxXvrrpReasonXVRRP_REASON_badSource)
 	ReasonBadTTL               Reason = Reason(rxXvrrpReasonXVRRP_REASON_badTtl)
 	ReasonSteady               Reason = Reason(rxXvrrpReasonXVRRP_REASON_steady)
 	ReasonBadVersion           Reason = Reason(rxXvrrpReasonXVRRP_REASON_badVersion)
@@ -49,6 +53,10 @@ var reasonNames = [rxXvrrpReasonXVRRP_REASON_MAX]string{
 	ReasonFragment:             "fragment",
 	ReasonUnknownVRID:          "unknown_vrid",
 	ReasonOtherVLAN:            "other_vlan",
+	ReasonBadDstMAC:            "bad_dst_mac",
+	ReasonBadIPChecksum:        "bad_ip_checksum",
+	ReasonBadDestination:       "bad_destination",
+	ReasonBadSource:            "bad_source",
 	ReasonBadTTL:               "bad_ttl",
 	ReasonSteady:               "steady",
 	ReasonBadVersion:           "bad_version",

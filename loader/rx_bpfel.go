@@ -37,6 +37,10 @@ type rxXvrrpCounters struct {
 	Fragment             rxXvrrpCount
 	UnknownVrid          rxXvrrpCount
 	OtherVlan            rxXvrrpCount
+	BadDstMac            rxXvrrpCount
+	BadIpChecksum        rxXvrrpCount
+	BadDestination       rxXvrrpCount
+	BadSource            rxXvrrpCount
 	BadTtl               rxXvrrpCount
 	Steady               rxXvrrpCount
 	BadVersion           rxXvrrpCount
@@ -121,43 +125,49 @@ const (
 	rxXvrrpReasonXVRRP_REASON_fragment             rxXvrrpReason = 3
 	rxXvrrpReasonXVRRP_REASON_unknownVrid          rxXvrrpReason = 4
 	rxXvrrpReasonXVRRP_REASON_otherVlan            rxXvrrpReason = 5
-	rxXvrrpReasonXVRRP_REASON_badTtl               rxXvrrpReason = 6
-	rxXvrrpReasonXVRRP_REASON_steady               rxXvrrpReason = 7
-	rxXvrrpReasonXVRRP_REASON_badVersion           rxXvrrpReason = 8
-	rxXvrrpReasonXVRRP_REASON_badType              rxXvrrpReason = 9
-	rxXvrrpReasonXVRRP_REASON_badCount             rxXvrrpReason = 10
-	rxXvrrpReasonXVRRP_REASON_badLength            rxXvrrpReason = 11
-	rxXvrrpReasonXVRRP_REASON_rateSource           rxXvrrpReason = 12
-	rxXvrrpReasonXVRRP_REASON_rateVrid             rxXvrrpReason = 13
-	rxXvrrpReasonXVRRP_REASON_rateInterface        rxXvrrpReason = 14
-	rxXvrrpReasonXVRRP_REASON_ringFull             rxXvrrpReason = 15
-	rxXvrrpReasonXVRRP_REASON_event                rxXvrrpReason = 16
-	rxXvrrpReasonXVRRP_REASON_vipConflict          rxXvrrpReason = 17
-	rxXvrrpReasonXVRRP_REASON_fencedArp            rxXvrrpReason = 18
-	rxXvrrpReasonXVRRP_REASON_fencedData           rxXvrrpReason = 19
-	rxXvrrpReasonXVRRP_REASON_sbfdReflected        rxXvrrpReason = 20
-	rxXvrrpReasonXVRRP_REASON_sbfdRefused          rxXvrrpReason = 21
-	rxXvrrpReasonXVRRP_REASON_sbfdReply            rxXvrrpReason = 22
-	rxXvrrpReasonXVRRP_REASON_sbfdBadTtl           rxXvrrpReason = 23
-	rxXvrrpReasonXVRRP_REASON_sbfdBadLength        rxXvrrpReason = 24
-	rxXvrrpReasonXVRRP_REASON_sbfdBadVersion       rxXvrrpReason = 25
-	rxXvrrpReasonXVRRP_REASON_sbfdBadFlags         rxXvrrpReason = 26
-	rxXvrrpReasonXVRRP_REASON_sbfdBadMultiplier    rxXvrrpReason = 27
-	rxXvrrpReasonXVRRP_REASON_sbfdBadDiscriminator rxXvrrpReason = 28
-	rxXvrrpReasonXVRRP_REASON_sbfdBadSource        rxXvrrpReason = 29
-	rxXvrrpReasonXVRRP_REASON_sbfdLooped           rxXvrrpReason = 30
-	rxXvrrpReasonXVRRP_REASON_sbfdRate             rxXvrrpReason = 31
-	rxXvrrpReasonXVRRP_REASON_MAX                  rxXvrrpReason = 32
+	rxXvrrpReasonXVRRP_REASON_badDstMac            rxXvrrpReason = 6
+	rxXvrrpReasonXVRRP_REASON_badIpChecksum        rxXvrrpReason = 7
+	rxXvrrpReasonXVRRP_REASON_badDestination       rxXvrrpReason = 8
+	rxXvrrpReasonXVRRP_REASON_badSource            rxXvrrpReason = 9
+	rxXvrrpReasonXVRRP_REASON_badTtl               rxXvrrpReason = 10
+	rxXvrrpReasonXVRRP_REASON_steady               rxXvrrpReason = 11
+	rxXvrrpReasonXVRRP_REASON_badVersion           rxXvrrpReason = 12
+	rxXvrrpReasonXVRRP_REASON_badType              rxXvrrpReason = 13
+	rxXvrrpReasonXVRRP_REASON_badCount             rxXvrrpReason = 14
+	rxXvrrpReasonXVRRP_REASON_badLength            rxXvrrpReason = 15
+	rxXvrrpReasonXVRRP_REASON_rateSource           rxXvrrpReason = 16
+	rxXvrrpReasonXVRRP_REASON_rateVrid             rxXvrrpReason = 17
+	rxXvrrpReasonXVRRP_REASON_rateInterface        rxXvrrpReason = 18
+	rxXvrrpReasonXVRRP_REASON_ringFull             rxXvrrpReason = 19
+	rxXvrrpReasonXVRRP_REASON_event                rxXvrrpReason = 20
+	rxXvrrpReasonXVRRP_REASON_vipConflict          rxXvrrpReason = 21
+	rxXvrrpReasonXVRRP_REASON_fencedArp            rxXvrrpReason = 22
+	rxXvrrpReasonXVRRP_REASON_fencedData           rxXvrrpReason = 23
+	rxXvrrpReasonXVRRP_REASON_sbfdReflected        rxXvrrpReason = 24
+	rxXvrrpReasonXVRRP_REASON_sbfdRefused          rxXvrrpReason = 25
+	rxXvrrpReasonXVRRP_REASON_sbfdReply            rxXvrrpReason = 26
+	rxXvrrpReasonXVRRP_REASON_sbfdBadTtl           rxXvrrpReason = 27
+	rxXvrrpReasonXVRRP_REASON_sbfdBadLength        rxXvrrpReason = 28
+	rxXvrrpReasonXVRRP_REASON_sbfdBadVersion       rxXvrrpReason = 29
+	rxXvrrpReasonXVRRP_REASON_sbfdBadFlags         rxXvrrpReason = 30
+	rxXvrrpReasonXVRRP_REASON_sbfdBadMultiplier    rxXvrrpReason = 31
+	rxXvrrpReasonXVRRP_REASON_sbfdBadDiscriminator rxXvrrpReason = 32
+	rxXvrrpReasonXVRRP_REASON_sbfdBadSource        rxXvrrpReason = 33
+	rxXvrrpReasonXVRRP_REASON_sbfdLooped           rxXvrrpReason = 34
+	rxXvrrpReasonXVRRP_REASON_sbfdRate             rxXvrrpReason = 35
+	rxXvrrpReasonXVRRP_REASON_MAX                  rxXvrrpReason = 36
 )
 
 type rxXvrrpRouter struct {
-	_        structs.HostLayout
-	Version  uint8
-	Flags    uint8
-	Vlan     uint16
-	Master   uint8
-	Pad      [3]uint8
-	Template struct {
+	_         structs.HostLayout
+	Version   uint8
+	Flags     uint8
+	Vlan      uint16
+	Master    uint8
+	Pad       [3]uint8
+	Dst       [16]uint8
+	Broadcast [16]uint8
+	Template  struct {
 		_       structs.HostLayout
 		Len     uint32
 		Src     [16]uint8

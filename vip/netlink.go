@@ -37,9 +37,11 @@ func (a Address) Key() Key { return Key{a.Ifindex, a.Prefix.Addr()} }
 
 func (a Address) String() string { return a.Prefix.String() }
 
-// addrProto marks addresses as ours where the kernel can (5.18), with the
-// number that keepalived uses, so that `ip address` shows who set them.
-const addrProto = 18
+// addrProto marks addresses as ours where the kernel can (5.18): what a crash
+// leaves is known by it, whatever the configuration says by then. It is the
+// number of the protocol, and not keepalived's 18: a keepalived beside this
+// daemon has addresses of its own.
+const addrProto = 112
 
 const ifaProto = 11 // IFA_PROTO
 

@@ -374,6 +374,15 @@ func badAdverts() []badAdvert {
 			b[ip+2], b[ip+3] = byte((len(b)-ip)>>8), byte(len(b)-ip)
 			return b
 		})},
+		{"another group", "bad_destination", build(func(s *packettest.Spec) { s.Dst = netip.MustParseAddr("224.0.0.19") })},
+		{"another host", "bad_destination", build(func(s *packettest.Spec) { s.Dst = netip.MustParseAddr(rs1) })},
+		{"our address", "bad_destination", build(func(s *packettest.Spec) { s.Dst = netip.MustParseAddr(ka2) })},
+		{"broadcast", "bad_destination", build(func(s *packettest.Spec) { s.Dst = netip.MustParseAddr("255.255.255.255") })},
+		{"another MAC", "bad_dst_mac", mutate(func(b []byte, _, _ int) []byte { copy(b, []byte{2, 9}); return b })},
+		{"IP header checksum", "bad_ip_checksum", mutate(func(b []byte, ip, _ int) []byte { b[ip+10] ^= 1; return b })},
+		{"from loopback", "bad_source", build(func(s *packettest.Spec) { s.Src = netip.MustParseAddr("127.0.0.1") })},
+		{"from the directed broadcast", "bad_source", build(func(s *packettest.Spec) { s.Src = netip.MustParseAddr("192.168.1.255") })},
+		{"from the virtual address", "bad_source", build(func(s *packettest.Spec) { s.Src = netip.MustParseAddr(vip) })},
 		{"TTL 64", "bad_ttl", build(func(s *packettest.Spec) { s.TTL = 64 })},
 		{"wrong checksum", "bad_checksum", byteAt(7, 0x55)},
 		{"wrong password", "bad_auth", build(func(s *packettest.Spec) { copy(s.Advert.Auth[:], "654321") })},
@@ -393,6 +402,33 @@ func badAdverts() []badAdvert {
 			b[ip+2], b[ip+3] = 0, byte(len(b)-ip)
 			return b
 		})},
+	}
+}
+
+// Two pairs with one VRID on one link, kept apart by their groups, leave each
+// other alone.
+func TestGroupsKeepPairsApart(t *testing.T) {
+	for _, mode := range []string{"native", "generic", "tcx", "socket"} {
+		t.Run(mode, func(t *testing.T) {
+			s := newSite(t)
+			conf := func(group string, priority int, addr string) string {
+				text := strings.Replace(v3(priority, ""), "vrrp_version 3", "vrrp_version 3\nvrrp_mcast_group4 "+group, 1)
+				return s.File(group+".conf", strings.ReplaceAll(text, vip, addr))
+			}
+			weak := s.backup.XVRRPD(conf("224.0.0.18", 90, vip), "--dataplane", mode)
+			s.becomes(t, s.backup, 0, "MASTER")
+			strong := s.master.XVRRPD(conf("224.0.0.19", 200, "192.168.1.101"), "--dataplane", mode)
+			s.becomes(t, s.master, 0, "MASTER")
+			for _, n := range []*lab.Node{s.master, s.backup} {
+				s.Eventually(n.Name+" hears the other pair", 10*time.Second, func() bool {
+					return counted(ask(t, n), "bad_destination") >= 10
+				})
+			}
+			for _, p := range []*lab.Process{weak, strong} {
+				assert.NotContains(t, p.Output(), "from=MASTER")
+				assert.NotContains(t, p.Output(), "refuse", "another group's adverts are no news")
+			}
+		})
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"net"
 	"sync/atomic"
 	"unsafe"
 
@@ -23,7 +24,8 @@ import (
 type Capture struct {
 	ifindex  int
 	fd       int
-	routers  map[loader.Slot]loader.Router
+	mac      [6]byte
+	routers  atomic.Pointer[map[loader.Slot]loader.Router]
 	frame    packet.Frame
 	event    loader.Event
 	buf      []byte
@@ -31,23 +33,32 @@ type Capture struct {
 	counters [loader.ReasonMax]atomic.Uint64
 }
 
-// NewCapture opens the packet socket of an interface.
-func NewCapture(ifname string, ifindex int, routers []loader.Router) (*Capture, error) {
+// NewCapture opens the packet socket of an interface, whose hardware address
+// mac is.
+func NewCapture(ifname string, ifindex int, mac net.HardwareAddr, routers []loader.Router) (*Capture, error) {
 	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
 		return nil, fmt.Errorf("open packet socket on %s: %w", ifname, err)
 	}
 	c := &Capture{
-		ifindex: ifindex, fd: fd, routers: map[loader.Slot]loader.Router{},
-		buf: make([]byte, 2048), oob: make([]byte, 256),
+		ifindex: ifindex, fd: fd, buf: make([]byte, 2048), oob: make([]byte, 256),
 	}
-	for _, r := range routers {
-		c.routers[r.Slot] = r
-	}
+	c.SetMAC(mac)
+	c.SetRouters(routers)
 	if err := c.configure(); err != nil {
 		return nil, errors.Join(fmt.Errorf("set up packet socket on %s: %w", ifname, err), unix.Close(fd))
 	}
 	return c, nil
+}
+
+// SetRouters replaces the virtual routers whose adverts are wanted. It may be
+// called from any thread.
+func (c *Capture) SetRouters(routers []loader.Router) {
+	bySlot := map[loader.Slot]loader.Router{}
+	for _, r := range routers {
+		bySlot[r.Slot] = r
+	}
+	c.routers.Store(&bySlot)
 }
 
 func (c *Capture) configure() error {
@@ -99,6 +110,9 @@ func vrrpOnly() ([]unix.SockFilter, error) {
 	return out, nil
 }
 
+// SetMAC tells the hardware address of the interface. It may change.
+func (c *Capture) SetMAC(mac net.HardwareAddr) { copy(c.mac[:], mac) }
+
 // FD is readable while frames wait.
 func (c *Capture) FD() int { return c.fd }
 
@@ -115,7 +129,7 @@ func (c *Capture) Drain(fn func(*loader.Event)) (n int) {
 		late = rxNs > began
 		reason := c.classify(c.buf[:size], vlan)
 		c.counters[reason].Add(1)
-		if reason >= loader.ReasonBadTTL || reason == loader.ReasonTruncated && len(c.frame.Payload) >= 2 {
+		if reason >= loader.ReasonBadSource || reason == loader.ReasonTruncated && len(c.frame.Payload) >= 2 {
 			c.deliver(rxNs, reason, fn)
 			n++
 		}
@@ -125,7 +139,8 @@ func (c *Capture) Drain(fn func(*loader.Event)) (n int) {
 
 func (c *Capture) deliver(rxNs int64, reason loader.Reason, fn func(*loader.Event)) {
 	c.event = loader.Event{
-		RxNs: rxNs, Ifindex: c.ifindex, VLAN: c.frame.VLAN, Src: c.frame.Src, Dst: c.frame.Dst,
+		Router: c.event.Router,
+		RxNs:   rxNs, Ifindex: c.ifindex, VLAN: c.frame.VLAN, Src: c.frame.Src, Dst: c.frame.Dst,
 		TTL: c.frame.TTL, MAC: c.frame.MAC, Reason: reason, PayloadLen: c.frame.PayloadLen, Payload: c.frame.Payload,
 	}
 	fn(&c.event)
@@ -181,39 +196,22 @@ func (c *Capture) classify(b []byte, vlan uint16) loader.Reason {
 	if err != nil {
 		return loader.ReasonTruncated
 	}
-	r, ok := c.routers[loader.SlotOf(vrid, f.Src.Is6())]
+	r, ok := (*c.routers.Load())[loader.SlotOf(vrid, f.Src.Is6())]
+	c.event.Router = r.ID
 	switch {
 	case !ok:
 		return loader.ReasonUnknownVRID
 	case f.VLAN != [2]uint16{r.VLAN, 0}:
 		return loader.ReasonOtherVLAN
 	}
-	if err := f.Check(r.Version, r.CheckTTL, loader.PayloadMax); err != nil {
+	err = f.Check(&packet.Expect{
+		Version: r.Version, CheckTTL: r.CheckTTL, MaxLen: loader.PayloadMax,
+		MAC: c.mac, Dst: r.Dst, Broadcast: r.Broadcast,
+	})
+	if err != nil {
 		return reasonOf(err)
 	}
 	return loader.ReasonEvent
-}
-
-func reasonOf(err error) loader.Reason {
-	switch err {
-	case packet.ErrBadIPHeader:
-		return loader.ReasonBadIPHeader
-	case packet.ErrFragment:
-		return loader.ReasonFragment
-	case packet.ErrTruncated:
-		return loader.ReasonTruncated
-	case packet.ErrTTL:
-		return loader.ReasonBadTTL
-	case packet.ErrVersion:
-		return loader.ReasonBadVersion
-	case packet.ErrType:
-		return loader.ReasonBadType
-	case packet.ErrCount:
-		return loader.ReasonBadCount
-	case packet.ErrLength:
-		return loader.ReasonBadLength
-	}
-	return loader.ReasonNotVRRP
 }
 
 // Install does nothing: without a program there is no template, and every

@@ -3,19 +3,29 @@
 package transport
 
 import (
+	"net/netip"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
 
+	"github.com/xvrrp/xvrrp/control/packet"
 	"github.com/xvrrp/xvrrp/control/packet/packettest"
 	"github.com/xvrrp/xvrrp/loader"
 )
+
+var portMAC = [6]byte{2, 0, 0, 0, 0, 0x10}
 
 // The packet socket gives a frame the reason that the program in bpf/ gives it;
 // loader/ has the same rows for that program, and fuzzes both parsers.
 func TestClassify(t *testing.T) {
 	slot := loader.SlotOf(packettest.VRID, false)
-	c := &Capture{routers: map[loader.Slot]loader.Router{slot: {Slot: slot, Version: 3, CheckTTL: true}}}
+	c := &Capture{mac: portMAC}
+	c.SetRouters([]loader.Router{{
+		Slot: slot, Version: 3, CheckTTL: true, Dst: packettest.Group, Broadcast: netip.MustParseAddr("192.168.1.255"),
+	}})
+	dstMAC := func(mac [6]byte) func([]byte, int, int) []byte {
+		return func(b []byte, _, _ int) []byte { copy(b, mac[:]); return b }
+	}
 	at := func(i int, v byte) func([]byte, int, int) []byte {
 		return func(b []byte, ip, _ int) []byte { b[ip+i] = v; return b }
 	}
@@ -35,11 +45,21 @@ func TestClassify(t *testing.T) {
 		"IPv6":              {func(s *packettest.Spec) { s.IPv6 = true }, 0, loader.ReasonUnknownVRID},
 		"VLAN in the frame": {func(s *packettest.Spec) { s.VLANs = []uint16{7} }, 0, loader.ReasonOtherVLAN},
 		"VLAN taken off":    {func(*packettest.Spec) {}, 7, loader.ReasonOtherVLAN},
-		"TTL 64":            {func(s *packettest.Spec) { s.TTL = 64 }, 0, loader.ReasonBadTTL},
-		"version 2":         {func(s *packettest.Spec) { *s = packettest.Valid(2) }, 0, loader.ReasonBadVersion},
-		"type 2":            {func(s *packettest.Spec) { s.Mutate = inMessage(0, 0x32) }, 0, loader.ReasonBadType},
-		"count 0":           {func(s *packettest.Spec) { s.Mutate = inMessage(3, 0) }, 0, loader.ReasonBadCount},
-		"count lies":        {func(s *packettest.Spec) { s.Mutate = inMessage(3, 9) }, 0, loader.ReasonBadLength},
+		"to our MAC":        {func(s *packettest.Spec) { s.Mutate = dstMAC(portMAC) }, 0, loader.ReasonEvent},
+		"to another MAC":    {func(s *packettest.Spec) { s.Mutate = dstMAC([6]byte{2, 9}) }, 0, loader.ReasonBadDstMAC},
+		"IP checksum":       {func(s *packettest.Spec) { s.Mutate = at(10, 0x55) }, 0, loader.ReasonBadIPChecksum},
+		"another group": {func(s *packettest.Spec) {
+			s.Dst = netip.MustParseAddr("224.0.0.19")
+		}, 0, loader.ReasonBadDestination},
+		"from loopback": {func(s *packettest.Spec) { s.Src = netip.MustParseAddr("127.0.0.1") }, 0, loader.ReasonBadSource},
+		"from the directed broadcast": {func(s *packettest.Spec) {
+			s.Src = netip.MustParseAddr("192.168.1.255")
+		}, 0, loader.ReasonBadSource},
+		"TTL 64":     {func(s *packettest.Spec) { s.TTL = 64 }, 0, loader.ReasonBadTTL},
+		"version 2":  {func(s *packettest.Spec) { *s = packettest.Valid(2) }, 0, loader.ReasonBadVersion},
+		"type 2":     {func(s *packettest.Spec) { s.Mutate = inMessage(0, 0x32) }, 0, loader.ReasonBadType},
+		"count 0":    {func(s *packettest.Spec) { s.Mutate = inMessage(3, 0) }, 0, loader.ReasonBadCount},
+		"count lies": {func(s *packettest.Spec) { s.Mutate = inMessage(3, 9) }, 0, loader.ReasonBadLength},
 		"cut": {func(s *packettest.Spec) {
 			s.Mutate = func(b []byte, _, _ int) []byte { return b[:len(b)-4] }
 		}, 0, loader.ReasonTruncated},
@@ -49,5 +69,15 @@ func TestClassify(t *testing.T) {
 			tc.change(&s)
 			assert.Equal(t, tc.want, c.classify(s.Build(), tc.stripped), "%v", tc.want)
 		})
+	}
+}
+
+func TestReasonsAndRejectsAreTheSameWords(t *testing.T) {
+	for r := packet.RejectNotVRRP; r <= packet.RejectLength; r++ {
+		assert.Equal(t, r.String(), reasonOf(r).String())
+		assert.Equal(t, r, RejectOf(reasonOf(r)))
+	}
+	for _, r := range []loader.Reason{loader.ReasonEvent, loader.ReasonSteady, loader.ReasonRateVRID} {
+		assert.Zero(t, RejectOf(r), "%v", r)
 	}
 }

@@ -17,6 +17,8 @@ var (
 	Src   = netip.MustParseAddr("192.168.1.4")
 	Group = netip.MustParseAddr("224.0.0.18")
 	VIP   = netip.MustParseAddr("192.168.1.100")
+
+	Group6 = netip.MustParseAddr("ff02::12")
 )
 
 // MAC is the source of the frame.
@@ -35,7 +37,8 @@ type Spec struct {
 	Options  int  // 32-bit words of IPv4 options
 	IPv6     bool // carry the message over IPv6 instead
 	// Mutate changes the finished frame; ip and payload are the offsets of
-	// the IP header and of the VRRP message.
+	// the IP header and of the VRRP message. The checksum of the IPv4 header
+	// is made right again, unless it was changed too.
 	Mutate func(frame []byte, ip, payload int) []byte
 }
 
@@ -55,7 +58,7 @@ func Valid(version uint8) Spec {
 
 // Build encodes the frame.
 func (s Spec) Build() []byte {
-	frame := append([]byte{0x01, 0x00, 0x5e, 0, 0, 18}, MAC[:]...)
+	frame := append(s.dstMAC(), MAC[:]...)
 	for i, id := range s.VLANs {
 		tag := uint16(0x8100)
 		if i == 0 && len(s.VLANs) == 2 {
@@ -73,7 +76,7 @@ func (s Spec) Build() []byte {
 		header[0] = 6 << 4
 		binary.BigEndian.PutUint16(header[4:], uint16(len(message)))
 		header[6], header[7] = packet.Protocol, s.TTL
-		src, dst := netip.MustParseAddr("fe80::4").As16(), netip.MustParseAddr("ff02::12").As16()
+		src, dst := netip.MustParseAddr("fe80::4").As16(), Group6.As16()
 		copy(header[8:], src[:])
 		copy(header[24:], dst[:])
 		frame = append(frame, header...)
@@ -96,10 +99,37 @@ func (s Spec) Build() []byte {
 	}
 	payload = len(frame)
 	frame = append(frame, message...)
-	if s.Mutate != nil {
-		frame = s.Mutate(frame, ip, payload)
+	if s.Mutate == nil {
+		return frame
+	}
+	check := binary.BigEndian.Uint16(frame[ip+10:])
+	frame = s.Mutate(frame, ip, payload)
+	if !s.IPv6 && len(frame) >= payload && binary.BigEndian.Uint16(frame[ip+10:]) == check {
+		RepairChecksum(frame[ip:])
 	}
 	return frame
+}
+
+// dstMAC is that of the group, RFC 1112 section 6.4.
+func (s Spec) dstMAC() []byte {
+	if s.IPv6 {
+		return []byte{0x33, 0x33, 0, 0, 0, 0x12}
+	}
+	group := s.Dst.As4()
+	return []byte{0x01, 0x00, 0x5e, group[1] & 0x7f, group[2], group[3]}
+}
+
+// RepairChecksum makes the checksum of an IPv4 header right, if it is whole.
+func RepairChecksum(ip []byte) {
+	if len(ip) < 20 {
+		return
+	}
+	header := 4 * int(ip[0]&0x0f)
+	if header < 20 || header > len(ip) {
+		return
+	}
+	ip[10], ip[11] = 0, 0
+	binary.BigEndian.PutUint16(ip[10:], headerChecksum(ip[:header]))
 }
 
 func headerChecksum(b []byte) uint16 {
