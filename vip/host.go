@@ -439,9 +439,6 @@ func (h *Host) verify() {
 				continue
 			}
 			o.removed = true
-			if now-o.lostAt > int64(stay) {
-				o.repairs = 0
-			}
 			o.lostAt = now
 			if o.repairs >= freeRepairs {
 				o.notBefore = now + backoff(o.repairs-freeRepairs)
