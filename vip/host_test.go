@@ -483,11 +483,16 @@ func TestChangedMAC(t *testing.T) {
 	b.SetMAC(9, testMAC)
 	b.turn()
 	assert.Equal(t, []string{"10.0.0.9", "10.0.0.9"}, b.wire.take())
-	b.SetMAC(9, nil)
-	s.Announce()
-	b.turn()
-	assert.Equal(t, []string{"10.0.0.1"}, b.wire.take())
-	assert.NotContains(t, b.macs, 9)
+	for _, none := range []net.HardwareAddr{nil, make(net.HardwareAddr, 6), make(net.HardwareAddr, 20)} {
+		b.SetMAC(9, none)
+		s.Announce()
+		b.turn()
+		assert.Equal(t, []string{"10.0.0.1"}, b.wire.take())
+		assert.NotContains(t, b.macs, 9)
+		b.SetMAC(9, testMAC)
+		b.turn()
+		b.wire.take()
+	}
 }
 
 // An interface that does not drain: each address is announced, and no other
