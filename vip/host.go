@@ -155,14 +155,14 @@ func (h *Host) Remove(s *Set) {
 }
 
 // SetMAC tells the hardware address of an interface, at first and when it
-// changes, e.g. because a bond fails over; nil when the interface is gone or
-// has no Ethernet framing. Addresses that are owned are announced with the new
+// changes, e.g. because a bond fails over; nil or zero when the interface is
+// gone or has no Ethernet framing. Addresses that are owned are announced with the new
 // one at once. Nothing is announced on an interface whose address is unknown.
 func (h *Host) SetMAC(ifindex int, mac net.HardwareAddr) {
-	if len(mac) != 6 {
+	mac = slices.Clone(mac)
+	if len(mac) != 6 || [6]byte(mac) == [6]byte{} {
 		mac = nil
 	}
-	mac = slices.Clone(mac)
 	h.call(func() { h.changeMAC(ifindex, mac) })
 }
 
@@ -439,9 +439,6 @@ func (h *Host) verify() {
 				continue
 			}
 			o.removed = true
-			if now-o.lostAt > int64(stay) {
-				o.repairs = 0
-			}
 			o.lostAt = now
 			if o.repairs >= freeRepairs {
 				o.notBefore = now + backoff(o.repairs-freeRepairs)

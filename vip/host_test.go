@@ -483,11 +483,16 @@ func TestChangedMAC(t *testing.T) {
 	b.SetMAC(9, testMAC)
 	b.turn()
 	assert.Equal(t, []string{"10.0.0.9", "10.0.0.9"}, b.wire.take())
-	b.SetMAC(9, nil)
-	s.Announce()
-	b.turn()
-	assert.Equal(t, []string{"10.0.0.1"}, b.wire.take())
-	assert.NotContains(t, b.macs, 9)
+	for _, none := range []net.HardwareAddr{nil, make(net.HardwareAddr, 6), make(net.HardwareAddr, 20)} {
+		b.SetMAC(9, none)
+		s.Announce()
+		b.turn()
+		assert.Equal(t, []string{"10.0.0.1"}, b.wire.take())
+		assert.NotContains(t, b.macs, 9)
+		b.SetMAC(9, testMAC)
+		b.turn()
+		b.wire.take()
+	}
 }
 
 // An interface that does not drain: each address is announced, and no other
@@ -534,8 +539,12 @@ func TestAnnouncementsThatTheKernelRefuses(t *testing.T) {
 		due += o.due
 	}
 	assert.LessOrEqual(t, due, 2*5*n)
-	s.Release()
+	s.Release() // not yet carried out by the worker
 	b.wire.room[1] = 1 << 20
+	b.clock += second
+	b.due()
+	b.flush()
+	assert.Empty(t, b.wire.take(), "an order is enough to silence it")
 	b.until(b.clock + second)
 	assert.Empty(t, b.wire.take())
 	assert.Empty(t, b.plan)
@@ -568,6 +577,9 @@ func TestOwnedAddressesAreProbed(t *testing.T) {
 			}
 		}
 	}
+	own := on(3, "10.9.0.1/24")
+	own.Own = true
+	b.Add(spec(own)) // another router owns it now
 	b.turn()
 	for range 2 {
 		for range want {

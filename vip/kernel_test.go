@@ -210,6 +210,27 @@ func TestNetlinkHasADeadline(t *testing.T) {
 	assert.Equal(t, answerTimeout.Nanoseconds(), tv.Nano())
 }
 
+// The first order of a batch wakes the worker, which takes all of them.
+func TestOrdersSignalOnce(t *testing.T) {
+	b := newBench(t)
+	s, u := b.Add(spec()), b.Add(spec())
+	b.turn()
+	signals := func() uint64 {
+		var count [8]byte
+		_, _ = unix.Read(b.event, count[:])
+		return binary.NativeEndian.Uint64(count[:])
+	}
+	require.Zero(t, signals())
+	s.Takeover()
+	assert.Equal(t, uint64(1), signals())
+	s.Announce()
+	u.Takeover()
+	assert.Zero(t, signals())
+	b.turn()
+	s.Release()
+	assert.Equal(t, uint64(1), signals())
+}
+
 // Orders reach the worker while it sleeps.
 func TestOrdersWakeTheWorker(t *testing.T) {
 	b := newBench(t)
