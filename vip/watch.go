@@ -166,7 +166,8 @@ func (w *Watcher) take(next *plan.Facts) {
 	compare(before, next, w.news)
 }
 
-// relist lists everything anew until nothing was lost meanwhile.
+// relist lists everything anew. What happens meanwhile waits in the
+// subscription.
 func (w *Watcher) relist(ctx context.Context, cause error) {
 	for cause != nil {
 		w.lost(cause)
@@ -179,17 +180,9 @@ func (w *Watcher) relist(ctx context.Context, cause error) {
 		var facts *plan.Facts
 		facts, cause = w.list.facts()
 		w.listed = time.Now()
-		if cause != nil {
-			continue
+		if cause == nil {
+			w.take(facts)
 		}
-		// What happened during the listing belongs to it: an interface that
-		// came back in that time was not down.
-		d := draft{old: facts}
-		err := w.conn.Control(func(fd uintptr) { _, cause = w.drain(int(fd), &d) })
-		if err != nil {
-			return // closed, as the next read will find
-		}
-		w.take(d.facts())
 	}
 }
 
@@ -590,7 +583,7 @@ func parseAddr(body []byte) (ifindex int, a plan.Addr, err error) {
 	if body[0] != unix.AF_INET && body[0] != unix.AF_INET6 {
 		return 0, a, nil
 	}
-	flags := uint32(body[2])
+	flags := body[2] // the lower eight of IFA_FLAGS
 	a.Scope, ifindex = body[3], int(u32(body[4:]))
 	var local, remote netip.Addr
 	err = attributes(body[unix.SizeofIfAddrmsg:], func(kind uint16, v []byte) error {
@@ -599,8 +592,6 @@ func parseAddr(body []byte) (ifindex int, a plan.Addr, err error) {
 			local, _ = netip.AddrFromSlice(v)
 		case unix.IFA_ADDRESS:
 			remote, _ = netip.AddrFromSlice(v)
-		case unix.IFA_FLAGS: // the header holds the lower eight of them
-			flags = u32(v)
 		case ifaProto:
 			a.Ours = len(v) == 1 && v[0] == addrProto
 		}

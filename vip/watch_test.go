@@ -113,6 +113,7 @@ func TestOldSnapshotStaysAsItIs(t *testing.T) {
 	next := d.facts()
 	require.NotNil(t, next.Link("lan0"))
 	assert.Nil(t, next.Link("lan0").Addr(netip.MustParseAddr("10.0.0.1")))
+	assert.NotNil(t, next.Link("lan0").Addr(netip.MustParseAddr("10.0.0.2")), "another name changes no address")
 	assert.NotNil(t, next.Link("lan0").Addr(netip.MustParseAddr("10.0.0.3")))
 }
 
@@ -135,6 +136,38 @@ func TestVLAN(t *testing.T) {
 	l, err = parseLink(message(true))
 	require.NoError(t, err)
 	assert.Zero(t, l.Parent, "an index of another namespace")
+}
+
+func TestTentative(t *testing.T) {
+	b := append([]byte{unix.AF_INET6, 64, unix.IFA_F_TENTATIVE | unix.IFA_F_SECONDARY, 0, 2, 0, 0, 0},
+		nl.NewRtAttr(unix.IFA_ADDRESS, net.ParseIP("2001:db8::1")).Serialize()...)
+	_, a, err := parseAddr(b)
+	require.NoError(t, err)
+	assert.Equal(t, plan.Addr{Prefix: netip.MustParsePrefix("2001:db8::1/64"), Tentative: true}, a, "the other flag is IFA_F_TEMPORARY")
+}
+
+func TestMalformed(t *testing.T) {
+	long := addrMessage(2, "10.0.0.1/24")
+	long[1] = 33
+	cut := addrMessage(2, "10.0.0.1/24")
+	binary.NativeEndian.PutUint16(cut[unix.SizeofIfAddrmsg:], 2)
+	over := addrMessage(2, "10.0.0.1/24")
+	binary.NativeEndian.PutUint16(over[unix.SizeofIfAddrmsg:], 200)
+	for _, tc := range []struct {
+		name string
+		kind uint16
+		body []byte
+	}{
+		{"prefix of 33 bits", unix.RTM_NEWADDR, long},
+		{"attribute of 2 bytes", unix.RTM_NEWADDR, cut},
+		{"attribute that ends after the message", unix.RTM_DELADDR, over},
+		{"short address", unix.RTM_NEWADDR, long[:7]},
+		{"short interface", unix.RTM_DELLINK, linkMessage(unix.AF_UNSPEC, 2, "")[:15]},
+	} {
+		d := draft{old: plan.NewFacts([]plan.Link{{Index: 2, Name: "eth0"}})}
+		assert.ErrorIs(t, d.message(tc.kind, tc.body), errMalformed, tc.name)
+	}
+	assert.ErrorIs(t, messages(make([]byte, unix.NLMSG_HDRLEN), nil), errMalformed, "message of no bytes")
 }
 
 func TestWhatIsNotNewsOfAnInterface(t *testing.T) {
@@ -363,6 +396,8 @@ func TestWatcherReadsLinks(t *testing.T) {
 	w.next(t, "down", func(n News) bool { return n.Ifindex == known.Index && n.Down && !n.Addr.IsValid() && !n.Gone })
 	require.NoError(t, netlink.LinkSetUp(eth0))
 	w.next(t, "up", func(n News) bool { return n.Ifindex == known.Index && !n.Down && !n.Addr.IsValid() })
+	require.NoError(t, netlink.LinkSetDown(link(t, "eth0-far")))
+	w.next(t, "no carrier", func(n News) bool { return n.Ifindex == known.Index && n.Down && !n.Addr.IsValid() })
 	assert.Zero(t, w.lost.Load())
 }
 
@@ -528,7 +563,10 @@ func TestOverrun(t *testing.T) {
 			require.NoError(t, netlink.AddrDel(source, a))
 		}
 	}
+	early := parse(t, "10.0.0.9/24") // this is told, its end is not
+	require.NoError(t, netlink.AddrAdd(source, early))
 	flood()
+	require.NoError(t, netlink.AddrDel(source, early))
 	require.NoError(t, netlink.LinkDel(gone))
 	require.NoError(t, netlink.LinkSetDown(down))
 	require.NoError(t, netlink.AddrDel(source, parse(t, "10.0.0.1/24")))
@@ -549,6 +587,36 @@ func TestOverrun(t *testing.T) {
 	// And from then on it follows as before.
 	require.NoError(t, netlink.AddrAdd(source, parse(t, "10.0.0.1/24")))
 	w.next(t, "the address that is back", func(n News) bool { return n.Addr == netip.MustParseAddr("10.0.0.1") && !n.Down })
+}
+
+// A message that was not read whole says nothing for certain.
+func TestLongMessage(t *testing.T) {
+	namespace(t)
+	w := watch(t, receiveBuffer)
+	w.in = w.in[:64]
+	w.run(t)
+	cable(t, "eth1")
+	w.until(t, "the new interface", func(f *plan.Facts) bool { return f.Link("eth1") != nil })
+	assert.Positive(t, w.lost.Load())
+}
+
+// When a primary address goes, the kernel may move the next one of its network
+// before the secondary addresses of others.
+func TestPromotedAddress(t *testing.T) {
+	namespace(t)
+	eth0 := link(t, "eth0")
+	require.NoError(t, os.WriteFile("/proc/sys/net/ipv4/conf/all/promote_secondaries", []byte("1"), 0))
+	for _, a := range []string{"10.0.0.1/24", "10.1.0.1/24", "10.1.0.2/24", "10.0.0.2/24"} {
+		require.NoError(t, netlink.AddrAdd(eth0, parse(t, a)))
+	}
+	w := watch(t, receiveBuffer).run(t)
+	require.NoError(t, netlink.AddrDel(eth0, parse(t, "10.0.0.1/24")))
+	promoted := func(f *plan.Facts) bool {
+		a := f.Link("eth0").Addr(netip.MustParseAddr("10.0.0.2"))
+		return countIPv4(f, eth0) == 3 && a != nil && !a.Secondary
+	}
+	w.until(t, "the promoted address", promoted)
+	w.equalsAList(t)
 }
 
 // Requests of other programs reach a subscription if they are sent to its
