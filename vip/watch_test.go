@@ -396,7 +396,7 @@ func TestWatcherReadsLinks(t *testing.T) {
 	w.next(t, "down", func(n News) bool { return n.Ifindex == known.Index && n.Down && !n.Addr.IsValid() && !n.Gone })
 	require.NoError(t, netlink.LinkSetUp(eth0))
 	w.next(t, "up", func(n News) bool { return n.Ifindex == known.Index && !n.Down && !n.Addr.IsValid() })
-	require.NoError(t, netlink.LinkSetDown(link(t, "eth0-far")))
+	require.NoError(t, netlink.LinkSetDown(watchedLink(t, "eth0-far")))
 	w.next(t, "no carrier", func(n News) bool { return n.Ifindex == known.Index && n.Down && !n.Addr.IsValid() })
 	assert.Zero(t, w.lost.Load())
 }
@@ -604,7 +604,7 @@ func TestLongMessage(t *testing.T) {
 // before the secondary addresses of others.
 func TestPromotedAddress(t *testing.T) {
 	namespace(t)
-	eth0 := link(t, "eth0")
+	eth0 := watchedLink(t, "eth0")
 	require.NoError(t, os.WriteFile("/proc/sys/net/ipv4/conf/all/promote_secondaries", []byte("1"), 0))
 	for _, a := range []string{"10.0.0.1/24", "10.1.0.1/24", "10.1.0.2/24", "10.0.0.2/24"} {
 		require.NoError(t, netlink.AddrAdd(eth0, parse(t, a)))
