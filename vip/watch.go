@@ -215,7 +215,7 @@ func (w *Watcher) receive(d *draft) error {
 // now, with the same index, was gone nevertheless.
 func (w *Watcher) drain(fd int, d *draft) (n int, err error) {
 	for n < maxDatagrams && !d.gone {
-		size, _, flags, from, err := unix.Recvmsg(fd, w.in, nil, unix.MSG_DONTWAIT)
+		size, from, err := unix.Recvfrom(fd, w.in, unix.MSG_DONTWAIT)
 		switch {
 		case errors.Is(err, unix.EAGAIN):
 			return n, nil
@@ -229,9 +229,6 @@ func (w *Watcher) drain(fd int, d *draft) (n int, err error) {
 		// alone, arrives here as well. It is no news.
 		if sender, ok := from.(*unix.SockaddrNetlink); !ok || sender.Pid != 0 {
 			continue
-		}
-		if flags&unix.MSG_TRUNC != 0 {
-			return n, errTruncated
 		}
 		err = messages(w.in[:size], func(h unix.NlMsghdr, body []byte) error { return d.message(h.Type, body) })
 		if err != nil {
@@ -360,7 +357,6 @@ func (a *answer) fail(err error) {
 
 var (
 	errInterrupted = errors.New("it changed while it was listed")
-	errTruncated   = errors.New("a route netlink message is longer than the buffer")
 	errMalformed   = errors.New("malformed route netlink message")
 )
 
