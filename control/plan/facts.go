@@ -60,6 +60,11 @@ func NewFacts(links []Link) *Facts {
 	return f
 }
 
+// Without returns the facts without some interfaces.
+func (f *Facts) Without(indexes map[int]bool) *Facts {
+	return &Facts{Links: slices.DeleteFunc(slices.Clone(f.Links), func(l Link) bool { return indexes[l.Index] })}
+}
+
 // Link returns the interface with a name or an alternative name, nil if there
 // is none.
 func (f *Facts) Link(name string) *Link {

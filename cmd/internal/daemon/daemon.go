@@ -152,6 +152,7 @@ func (d *Daemon) news(n vip.News) {
 		d.host.Lost(vip.Key{Ifindex: n.Ifindex, Addr: n.Addr})
 	case !n.Addr.IsValid() && n.Gone:
 		d.host.SetMAC(n.Ifindex, nil)
+		d.inbox.interfaceGone(n.Ifindex)
 	case !n.Addr.IsValid():
 		d.host.SetMAC(n.Ifindex, hardwareAddr(n.MAC != [6]byte{}, n.MAC))
 	}

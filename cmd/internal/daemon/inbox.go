@@ -15,6 +15,7 @@ type inbox struct {
 	retired  []*engine.Router
 	applied  uint64
 	firewall bool
+	gone     map[int]bool  // interfaces that vanished, also if they are back
 	signal   chan struct{} // of capacity 1
 }
 
@@ -43,11 +44,21 @@ func (b *inbox) firewallChanged() {
 	b.wake()
 }
 
-// take empties the inbox.
-func (b *inbox) take() (retired []*engine.Router, applied uint64, firewall bool) {
+func (b *inbox) interfaceGone(ifindex int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	retired, applied, firewall = b.retired, b.applied, b.firewall
-	b.retired, b.firewall = nil, false
-	return retired, applied, firewall
+	if b.gone == nil {
+		b.gone = map[int]bool{}
+	}
+	b.gone[ifindex] = true
+	b.wake()
+}
+
+// take empties the inbox.
+func (b *inbox) take() (retired []*engine.Router, firewall bool, gone map[int]bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	retired, firewall, gone = b.retired, b.firewall, b.gone
+	b.retired, b.firewall, b.gone = nil, false, nil
+	return retired, firewall, gone
 }

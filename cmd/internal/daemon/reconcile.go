@@ -535,7 +535,13 @@ func (r *reconciler) table() *engine.Table {
 
 // collect takes what the event loop has told.
 func (r *reconciler) collect() {
-	retired, _, firewall := r.inbox.take()
+	retired, firewall, gone := r.inbox.take()
+	if len(gone) > 0 {
+		// Programs and memberships went with the interface, even if it is back
+		// with its index by now: the ports are closed first.
+		want, _ := plan.Compute(r.cfg, r.watcher.Facts().Without(gone), r.planOptions())
+		_ = r.reconcile(want) // what failed was logged, and is tried again
+	}
 	for _, router := range retired {
 		x := r.leaving[router]
 		delete(r.leaving, router)
