@@ -34,10 +34,10 @@ static __always_inline int ipv4_checksum_holds(const struct iphdr *ip, const voi
 	return sum == 0xffff;
 }
 
-/* The reason why an advert was not sent to this virtual router, 0 if it was.
+/* The reason why an advert was not sent to this virtual router, or XVRRP_OK.
  * Its own address is no destination either: it is reached by multicast only. */
-static __always_inline enum xvrrp_reason not_for_us(const struct ethhdr *eth, const struct advert *a,
-						    const void *end, const struct xvrrp_router *r)
+static __always_inline int not_for_us(const struct ethhdr *eth, const struct advert *a,
+				      const void *end, const struct xvrrp_router *r)
 {
 	const struct xvrrp_lease *l = the_lease();
 	const struct iphdr *ip = a->l3;
@@ -48,7 +48,7 @@ static __always_inline enum xvrrp_reason not_for_us(const struct ethhdr *eth, co
 		return XVRRP_REASON_bad_ip_checksum;
 	if (!same_addr(a->dst, r->dst))
 		return XVRRP_REASON_bad_destination;
-	return 0;
+	return XVRRP_OK;
 }
 
 /* Reports whether no host may send from the address of an advert. */

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* From a frame to a VRRP message: Ethernet, up to two VLAN tags, IPv4 with
  * options or IPv6. Names end in _be for network byte order. What is not VRRP
- * is left with the place and the type of its third layer. */
+ * is left with the place and the type of its third layer. Each function returns
+ * XVRRP_OK or a reason. */
 #ifndef XVRRP_PARSE_H
 #define XVRRP_PARSE_H
 
@@ -53,7 +54,7 @@ static __always_inline int parse_ipv4(const void *at, const void *end, struct ad
 	__builtin_memcpy(a->dst, &ip->daddr, sizeof(ip->daddr));
 	a->payload = at + header;
 	a->payload_len = total - header;
-	return XVRRP_REASON_event;
+	return XVRRP_OK;
 }
 
 static __always_inline int parse_ipv6(const void *at, const void *end, struct advert *a)
@@ -71,7 +72,7 @@ static __always_inline int parse_ipv6(const void *at, const void *end, struct ad
 	__builtin_memcpy(a->dst, &ip->daddr, sizeof(ip->daddr));
 	a->payload = (const void *)(ip + 1);
 	a->payload_len = bpf_ntohs(ip->payload_len);
-	return XVRRP_REASON_event;
+	return XVRRP_OK;
 }
 
 /* vlan_outer may be set already: the kernel strips the first tag of an skb. */

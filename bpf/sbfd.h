@@ -50,9 +50,8 @@ struct bfd_frame {
 	struct bfd bfd;
 };
 
-/* Checks that hold for probes, answers and echoes. `event` means that all is
- * well. */
-static __always_inline enum xvrrp_reason bfd_check(const struct bfd_frame *f, __u8 ttl)
+/* Checks that hold for probes, answers and echoes: XVRRP_OK, or a reason. */
+static __always_inline int bfd_check(const struct bfd_frame *f, __u8 ttl)
 {
 	if (f->ip.ttl != ttl)
 		return XVRRP_REASON_sbfd_bad_ttl;
@@ -69,7 +68,7 @@ static __always_inline enum xvrrp_reason bfd_check(const struct bfd_frame *f, __
 		return XVRRP_REASON_sbfd_bad_multiplier;
 	if (!f->bfd.mine || !f->bfd.yours)
 		return XVRRP_REASON_sbfd_bad_discriminator;
-	return XVRRP_REASON_event;
+	return XVRRP_OK;
 }
 
 static __always_inline void csum_replace2(__sum16 *check, __be16 from, __be16 to)
@@ -128,7 +127,7 @@ static __always_inline enum xvrrp_reason bfd_reflect(struct ethhdr *eth, struct 
 						     const struct xvrrp_lease *l)
 {
 	struct xvrrp_source source = { .slot = XVRRP_SOURCE_SBFD };
-	enum xvrrp_reason reason;
+	int reason;
 	__be32 addr = f->ip.saddr;
 	__u64 now;
 	int up;
@@ -137,7 +136,7 @@ static __always_inline enum xvrrp_reason bfd_reflect(struct ethhdr *eth, struct 
 	    bpf_map_lookup_elem(&locals, &addr) || same_mac(eth->h_source, l->mac))
 		return XVRRP_REASON_sbfd_looped;
 	reason = bfd_check(f, BFD_TTL);
-	if (reason != XVRRP_REASON_event)
+	if (reason != XVRRP_OK)
 		return reason;
 	if ((addr ^ f->ip.daddr) & local->mask || (eth->h_source[0] | eth->h_dest[0]) & 1)
 		return XVRRP_REASON_sbfd_bad_source;
@@ -162,13 +161,13 @@ static __always_inline enum xvrrp_reason bfd_reply(const struct bfd_frame *f, in
 	__u32 local = bpf_ntohl(f->bfd.yours);
 	__u32 at = local & (XVRRP_SESSIONS - 1);
 	struct xvrrp_session *s = bpf_map_lookup_elem(&sessions, &at);
-	enum xvrrp_reason reason;
+	int reason;
 	__u64 now;
 
 	if (!s || !local || s->local != local || !s->echo != !echo)
 		return XVRRP_REASON_not_vrrp;
 	reason = bfd_check(f, echo ? BFD_ECHO_TTL : BFD_TTL);
-	if (reason != XVRRP_REASON_event)
+	if (reason != XVRRP_OK)
 		return reason;
 	if (f->ip.saddr != (echo ? f->ip.daddr : s->peer))
 		return XVRRP_REASON_sbfd_bad_source;

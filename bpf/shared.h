@@ -68,6 +68,9 @@ enum xvrrp_reason {
 	XVRRP_REASON_MAX,
 };
 
+/* What a check returns that found no reason. */
+#define XVRRP_OK (-1)
+
 struct xvrrp_count {
 	__u64 pass;
 	__u64 drop;

@@ -149,9 +149,9 @@ static __always_inline int is_template(const struct xvrrp_event *e, const struct
 	return 1;
 }
 
-/* What can be told without authority over the election. */
-static __always_inline enum xvrrp_reason check(const struct xvrrp_event *e,
-					       const struct xvrrp_router *r)
+/* What can be told without authority over the election: XVRRP_OK, `steady`, or
+ * what is wrong. */
+static __always_inline int check(const struct xvrrp_event *e, const struct xvrrp_router *r)
 {
 	const __u8 *m = e->payload;
 	__u32 need = VRRP_HEADER + m[3] * (e->family == 4 ? 4 : 16);
@@ -176,7 +176,7 @@ static __always_inline enum xvrrp_reason check(const struct xvrrp_event *e,
 		need += VRRP_V2_AUTH;
 	if (READ_ONCE(e->payload_len) < need)
 		return XVRRP_REASON_bad_length;
-	return XVRRP_REASON_event;
+	return XVRRP_OK;
 }
 
 static __always_inline enum verdict receive_advert(const struct ethhdr *eth, const struct advert *a,
@@ -185,8 +185,8 @@ static __always_inline enum verdict receive_advert(const struct ethhdr *eth, con
 	struct xvrrp_source source = {};
 	struct xvrrp_router *r;
 	struct xvrrp_event *e;
-	enum xvrrp_reason reason;
 	__u32 slot, size, zero = 0;
+	int reason;
 	__u64 now;
 
 	if (a->payload_len < 2 || (const void *)(a->payload + 2) > end)
@@ -203,7 +203,7 @@ static __always_inline enum verdict receive_advert(const struct ethhdr *eth, con
 	if (a->vlan_outer != r->vlan || a->vlan_inner)
 		return leave(XVRRP_REASON_other_vlan, PASS);
 	reason = not_for_us(eth, a, end, r);
-	if (reason)
+	if (reason != XVRRP_OK)
 		return leave(reason, budget_take(XVRRP_BUDGET_UNKNOWN, now) ? PASS : DROP);
 
 	e->rx_ns = now;
@@ -226,7 +226,8 @@ static __always_inline enum verdict receive_advert(const struct ethhdr *eth, con
 			slot_arrival(s, now);
 		return leave(reason, PASS);
 	}
-	if (reason == XVRRP_REASON_event) {
+	if (reason == XVRRP_OK) {
+		reason = XVRRP_REASON_event;
 		__builtin_memcpy(source.addr, e->src, sizeof(source.addr));
 		source.slot = slot;
 		if (r->master)
@@ -362,7 +363,7 @@ int xvrrp_xdp(struct xdp_md *ctx)
 	int reason = parse_frame(data, end, &a);
 	enum verdict verdict;
 
-	if (reason == XVRRP_REASON_event)
+	if (reason == XVRRP_OK)
 		verdict = receive_advert(data, &a, end, ctx->ingress_ifindex);
 	else if (reason == XVRRP_REASON_not_vrrp)
 		verdict = receive_other(data, &a, end, ctx->ingress_ifindex);
@@ -381,7 +382,7 @@ static __always_inline int parse_skb(struct __sk_buff *skb, struct advert *a)
 /* Says whether the program has to see more of an skb than its head. */
 static __always_inline int wants_all(const struct advert *a, const void *end, int reason)
 {
-	if (reason == XVRRP_REASON_event)
+	if (reason == XVRRP_OK)
 		return 1; /* a message may still sit in a fragment */
 	if (reason != XVRRP_REASON_not_vrrp || !a->l3)
 		return 0;
@@ -402,7 +403,7 @@ int xvrrp_tcx(struct __sk_buff *skb)
 		__builtin_memset(&a, 0, sizeof(a));
 		reason = parse_skb(skb, &a);
 	}
-	if (reason == XVRRP_REASON_event)
+	if (reason == XVRRP_OK)
 		verdict = receive_advert((void *)(long)skb->data, &a,
 					 (void *)(long)skb->data_end, skb->ifindex);
 	else if (reason == XVRRP_REASON_not_vrrp)
