@@ -189,7 +189,7 @@ func (d *Daemon) openInterface(h *host, name string, cfgs []*config.Instance) er
 		name: name, ifindex: h.links[name].Attrs().Index, bySlot: map[loader.Slot]*instance{},
 		leaseTime: d.opts.Config.Process.Lease,
 	}
-	spec := loader.Options{Ifindex: f.ifindex, Ifname: name, MAC: h.links[name].Attrs().HardwareAddr}
+	spec := loader.FilterOptions{Ifindex: f.ifindex, Ifname: name, MAC: h.links[name].Attrs().HardwareAddr}
 	var groups []netip.Addr
 	fast := false
 	for _, cfg := range cfgs {
@@ -255,7 +255,7 @@ var planeModes = map[string][]loader.Mode{
 
 // openPlane tries the modes in order; what is left is the packet socket, if
 // the mode was not asked for by name.
-func (d *Daemon) openPlane(f *iface, spec loader.Options) (err error) {
+func (d *Daemon) openPlane(f *iface, spec loader.FilterOptions) (err error) {
 	modes, ok := planeModes[d.opts.Dataplane]
 	if !ok {
 		return fmt.Errorf("unknown data plane %q", d.opts.Dataplane)
@@ -280,8 +280,15 @@ func (d *Daemon) openPlane(f *iface, spec loader.Options) (err error) {
 		}
 		d.log.Warn("no BPF program; adverts come through a packet socket", "iface", f.name, "err", err)
 	}
-	f.plane, err = transport.NewCapture(f.name, f.ifindex, spec.MAC, spec.Routers)
-	return err
+	socket, err := transport.NewCapture(f.name, f.ifindex, spec.MAC)
+	if err != nil {
+		return err
+	}
+	for _, r := range spec.Routers {
+		socket.SetRouter(loader.SlotOf(r.VRID, r.IPv6), r)
+	}
+	f.plane = socket
+	return nil
 }
 
 // openDetector prepares fast detection, which needs the kernel's record of
@@ -301,7 +308,7 @@ func (d *Daemon) openDetector(f *iface, mac net.HardwareAddr) error {
 
 // kernelRouter is what the program has to know of an instance.
 func (h *host) kernelRouter(cfg *config.Instance, ifindex int) loader.Router {
-	r := loader.Router{Slot: loader.SlotOf(cfg.VRID, false), Version: cfg.Version, CheckTTL: true, Dst: cfg.Group}
+	r := loader.Router{VRID: cfg.VRID, Version: cfg.Version, CheckTTL: true, Group: cfg.Group, Name: cfg.Name}
 	for _, a := range h.addresses(cfg) {
 		if a.Ifindex == ifindex {
 			r.Addrs = append(r.Addrs, a.Prefix.Addr())

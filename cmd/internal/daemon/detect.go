@@ -24,10 +24,13 @@ import (
 // minRx is what our own reflector can take.
 const minRx = 300 * time.Microsecond
 
+// sessionMax is the number of sessions of an interface, and a power of two.
+const sessionMax = 64
+
 // detector is the sessions of one interface.
 type detector struct {
 	prober   *transport.Prober
-	sessions [loader.SessionMax]session
+	sessions [sessionMax]session
 	mac      [6]byte
 }
 
@@ -75,7 +78,7 @@ func newDetector(prober *transport.Prober, mac [6]byte) *detector {
 	base := rand.Uint32() | 1<<31
 	for n := range d.sessions {
 		s := &d.sessions[n]
-		s.local = base&^(loader.SessionMax-1) | uint32(n)
+		s.local = base&^(sessionMax-1) | uint32(n)
 		for p := range s.frames {
 			s.frames[p] = make([]byte, 0, 128)
 		}

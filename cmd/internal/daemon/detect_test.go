@@ -201,7 +201,7 @@ func BenchmarkTurnProbes(b *testing.B) {
 func TestAdvertsLeaveWhileTheRingIsDrained(t *testing.T) {
 	l, i, plane := newTestLoop(t, 255)
 	for range 4 * drainSlice { // of a kind that nothing answers
-		plane.events = append(plane.events, loader.Event{Reason: loader.ReasonVIPConflict, Src: peerAddr, Payload: []byte{0, 7}})
+		plane.events = append(plane.events, loader.Event{Reason: loader.ReasonVIPConflict, Src: peerAddr, Router: 7})
 	}
 	sent := i.shared.sent.Load()
 	for clock.Now() < int64(i.deadline) { // the slice looks at the true clock

@@ -337,10 +337,7 @@ func (l *loop) receive(e *loader.Event) {
 
 // judgeEvent judges one event.
 func (l *loop) judgeEvent(e *loader.Event) {
-	if len(e.Payload) < 2 {
-		return
-	}
-	i := l.current.bySlot[loader.SlotOf(e.Payload[1], e.Src.Is6())]
+	i := l.current.bySlot[e.Router]
 	if i == nil {
 		return
 	}

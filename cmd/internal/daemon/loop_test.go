@@ -103,7 +103,7 @@ func newTestLoop(tb testing.TB, priority uint8) (*loop, *instance, *fakePlane) {
 func advert(priority uint8, at int64) loader.Event {
 	a := packet.Advert{Version: 3, VRID: 7, Priority: priority, Interval: 10 * time.Millisecond, Addrs: []byte{10, 0, 0, 1}}
 	m := packet.Append(nil, &a, peerAddr, group)
-	return loader.Event{RxNs: at, Src: peerAddr, Dst: group, TTL: 255, Reason: loader.ReasonEvent, PayloadLen: len(m), Payload: m}
+	return loader.Event{RxNs: at, Router: 7, Src: peerAddr, Dst: group, Reason: loader.ReasonEvent, Payload: m}
 }
 
 func TestLateLoopIsNotWrong(t *testing.T) {

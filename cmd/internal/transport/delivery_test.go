@@ -118,8 +118,8 @@ func TestDeliveryIsThatOfARawSocket(t *testing.T) {
 	raw := rawSocket(t, far)
 	mac := far.Attrs().HardwareAddr
 	routers := []loader.Router{{
-		Slot: loader.SlotOf(packettest.VRID, false), Version: 3, CheckTTL: true,
-		Dst: packettest.Group, Broadcast: netip.MustParseAddr(broadcast),
+		VRID: packettest.VRID, Version: 3, CheckTTL: true,
+		Group: packettest.Group, Broadcast: netip.MustParseAddr(broadcast),
 	}}
 
 	for _, mode := range []loader.Mode{loader.ModeNative, loader.ModeGeneric, loader.ModeTCX, ModeSocket} {
@@ -197,9 +197,13 @@ func rawSocket(t *testing.T, l netlink.Link) int {
 func open(l netlink.Link, mode loader.Mode, routers []loader.Router) (receiver, error) {
 	a := l.Attrs()
 	if mode == ModeSocket {
-		return NewCapture(a.Name, a.Index, a.HardwareAddr, routers)
+		c, err := NewCapture(a.Name, a.Index, a.HardwareAddr)
+		if err == nil {
+			c.SetRouter(0, routers[0])
+		}
+		return c, err
 	}
-	return loader.Open(loader.Options{
+	return loader.Open(loader.FilterOptions{
 		Ifindex: a.Index, Ifname: a.Name, Modes: []loader.Mode{mode}, Routers: routers,
 		MAC: net.HardwareAddr(a.HardwareAddr), Log: slog.New(slog.DiscardHandler),
 	})
