@@ -43,8 +43,7 @@ unit: ## Tests that need no root; the others skip themselves
 
 .PHONY: fuzz
 fuzz: ## Fuzz every parser for $(FUZZTIME)
-	go test -run XXX -fuzz "FuzzDecode$$" -fuzztime $(FUZZTIME) ./control/packet
-	go test -run XXX -fuzz FuzzDecodeBFD -fuzztime $(FUZZTIME) ./control/packet
+	go test -run XXX -fuzz FuzzDecode -fuzztime $(FUZZTIME) ./control/packet
 	go test -run XXX -fuzz FuzzParseFrame -fuzztime $(FUZZTIME) ./control/packet
 	go test -run XXX -fuzz "FuzzParse$$" -fuzztime $(FUZZTIME) ./control/config
 	go test -run XXX -fuzz FuzzDifferential -fuzztime $(FUZZTIME) ./loader

@@ -160,7 +160,7 @@ struct xvrrp_digest {
 
 struct xvrrp_router {
 	__u32 flags;  /* enum xvrrp_router_flag */
-	__u32 master; /* user space is in MASTER */
+	__u32 master; /* 1: user space is in MASTER; 2: that before us was; 0: not */
 	__u32 port;   /* port id */
 	__u8 version; /* 2 or 3; 0: unused */
 	__u8 pad[3];

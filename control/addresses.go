@@ -89,7 +89,7 @@ func (s addrSet) compare(list []byte, addrLen int) Lists {
 // Difference names what distinguishes the address list of an advert from the
 // configured one: the addresses that it lacks, and those that it has in
 // addition. It allocates, and is meant for whoever reports ListsOverlap or
-// ErrCollision, not for the event loop.
+// packet.RejectCollision, not for the event loop.
 func (c *Config) Difference(list []byte) (missing, extra []netip.Addr) {
 	ours, theirs := c.addresses(c.Addrs), c.addresses(list)
 	without := func(list, of []netip.Addr) []netip.Addr {

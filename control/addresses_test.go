@@ -48,7 +48,7 @@ func TestAddressLists(t *testing.T) {
 			found, err := r.Check(peer, [6]byte{}, &packet.Advert{Version: 3, Addrs: c.theirs})
 			assert.Equal(t, c.want, found.Lists)
 			if c.want == control.ListsDisjoint {
-				assert.ErrorIs(t, err, control.ErrCollision)
+				assert.ErrorIs(t, err, packet.RejectCollision)
 			} else {
 				assert.NoError(t, err)
 			}

@@ -26,16 +26,16 @@ func TestCheck(t *testing.T) {
 		"valid, version 2":    {2, peer, func(*packet.Advert) {}, nil},
 		"valid, version 3":    {3, peer, func(*packet.Advert) {}, nil},
 		"another order":       {3, peer, func(a *packet.Advert) { a.Addrs = append(list[4:8:8], list[:4]...) }, nil},
-		"our own":             {3, own, func(*packet.Advert) {}, control.ErrOwn},
-		"from a virtual one":  {3, virtual, func(*packet.Advert) {}, control.ErrSource},
+		"our own":             {3, own, func(*packet.Advert) {}, packet.RejectOwn},
+		"from a virtual one":  {3, virtual, func(*packet.Advert) {}, packet.RejectSource},
 		"from the owner":      {3, virtual, func(a *packet.Advert) { a.Priority = 255 }, nil},
-		"another version":     {3, peer, func(a *packet.Advert) { a.Version = 2 }, control.ErrVersion},
-		"authentication type": {2, peer, func(a *packet.Advert) { a.AuthType = packet.AuthNone }, control.ErrAuthType},
-		"password":            {2, peer, func(a *packet.Advert) { a.Auth[0] = 'x' }, control.ErrAuth},
-		"interval, version 2": {2, peer, func(a *packet.Advert) { a.Interval *= 2 }, control.ErrInterval},
+		"another version":     {3, peer, func(a *packet.Advert) { a.Version = 2 }, packet.RejectVersion},
+		"authentication type": {2, peer, func(a *packet.Advert) { a.AuthType = packet.AuthNone }, packet.RejectAuthType},
+		"password":            {2, peer, func(a *packet.Advert) { a.Auth[0] = 'x' }, packet.RejectAuth},
+		"interval, version 2": {2, peer, func(a *packet.Advert) { a.Interval *= 2 }, packet.RejectInterval},
 		"interval, version 3": {3, peer, func(a *packet.Advert) { a.Interval *= 2 }, nil},
 		"an address less":     {3, peer, func(a *packet.Advert) { a.Addrs = list[:4] }, nil},
-		"other addresses":     {3, peer, func(a *packet.Advert) { a.Addrs = []byte{10, 0, 0, 1} }, control.ErrCollision},
+		"other addresses":     {3, peer, func(a *packet.Advert) { a.Addrs = []byte{10, 0, 0, 1} }, packet.RejectCollision},
 	} {
 		t.Run(name, func(t *testing.T) {
 			auth := [packet.AuthLen]byte{'s', 'e', 'c', 'r', 'e', 't'}

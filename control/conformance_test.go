@@ -24,6 +24,7 @@ import (
 // makes a Router; steps follow:
 //
 //	TIME EVENT [WORD...] => ACTION; ACTION...
+//	TIME reconfigure [WORD...] => ACTION; ACTION...    the words of a config line
 //	TIME deadline            the Router's deadline is TIME
 //	TIME no deadline
 //
@@ -84,13 +85,17 @@ func play(t *testing.T, file string) {
 
 func playStep(t *testing.T, r *control.Router, now control.Instant, words []string) string {
 	switch words[0] {
+	case "reconfigure":
+		cfg := parseConfig(t, words[1:])
+		require.True(t, r.Config().SameIdentity(cfg))
+		return render(nil, r.Reconfigure(now, cfg, nil))
 	case "advert":
 		ev, addrs := parseAdvert(t, r, now, words[1:])
 		found, err := r.Check(ev.Source, ev.MAC, &packet.Advert{
 			Version: r.Config().Version, Priority: ev.Priority, Interval: ev.Interval, Addrs: addrs,
 		})
 		if err != nil {
-			return "refused: " + err.Error()
+			return "refused: " + strings.TrimPrefix(err.Error(), "advert refused: ")
 		}
 		var marks []string
 		if found.Lists == control.ListsOverlap {
@@ -238,7 +243,7 @@ func render(out []string, actions []control.Action) string {
 			out = append(out, [...]string{
 				control.ActionTakeover: "takeover", control.ActionRelease: "release",
 				control.ActionAnnounce: "announce", control.ActionFollow: "follow",
-				control.ActionUnfollow: "unfollow",
+				control.ActionUnfollow: "unfollow", control.ActionAddresses: "addresses",
 			}[a.Kind])
 		}
 	}

@@ -4,22 +4,9 @@ package control
 
 import (
 	"bytes"
-	"errors"
 	"net/netip"
 
 	"github.com/xvrrp/xvrrp/control/packet"
-)
-
-// Reasons to refuse a well-formed advert, found by Check.
-var (
-	ErrOwn         = errors.New("our own advert came back")
-	ErrSource      = packet.ErrSource
-	ErrVersion     = packet.ErrVersion
-	ErrAuthType    = errors.New("authentication type differs")
-	ErrAuth        = errors.New("authentication failed")
-	ErrInterval    = errors.New("advert interval differs")
-	ErrAddressList = errors.New("address list differs")
-	ErrCollision   = errors.New("no address in common: another group uses this VRID")
 )
 
 // Findings is what Check found wrong with an advert that it accepts: things to
@@ -34,7 +21,7 @@ type Findings struct {
 
 // Check compares a decoded advert from the address src and the MAC mac with the
 // configuration. It changes nothing: an advert that fails must not be given to
-// Step, so no timer moves.
+// Step, so no timer moves. An error is a packet.Reject.
 //
 // A virtual address is no host's own, except that of the address owner, whose
 // adverts may come from it (RFC 9568 section 6.1: priority 255).
@@ -45,18 +32,18 @@ type Findings struct {
 func (r *Router) Check(src netip.Addr, mac [6]byte, a *packet.Advert) (Findings, error) {
 	switch {
 	case r.own(src, mac):
-		return Findings{}, ErrOwn
+		return Findings{}, packet.RejectOwn
 	case a.Priority != PriorityOwner && r.addrs.contains(src):
-		return Findings{}, ErrSource
+		return Findings{}, packet.RejectSource
 	case a.Version != r.cfg.Version:
-		return Findings{}, ErrVersion
+		return Findings{}, packet.RejectVersion
 	case a.Version == 2 && a.AuthType != r.cfg.AuthType:
-		return Findings{}, ErrAuthType
+		return Findings{}, packet.RejectAuthType
 	case a.Version == 2 && a.AuthType == packet.AuthPass && a.Auth != r.cfg.Auth:
-		return Findings{}, ErrAuth
+		return Findings{}, packet.RejectAuth
 	case a.Version == 2 && a.Interval != r.cfg.Interval:
 		// RFC 3768 section 7.1: the interval is configured alike everywhere.
-		return Findings{}, ErrInterval
+		return Findings{}, packet.RejectInterval
 	}
 	found := Findings{DuplicateSource: src == r.cfg.Source}
 	if bytes.Equal(a.Addrs, r.cfg.Addrs) || r.cfg.SkipCheckAddrs && src == r.master {
@@ -64,9 +51,9 @@ func (r *Router) Check(src netip.Addr, mac [6]byte, a *packet.Advert) (Findings,
 	}
 	switch found.Lists = r.addrs.compare(a.Addrs, r.cfg.addrLen()); {
 	case found.Lists == ListsDisjoint:
-		return found, ErrCollision
+		return found, packet.RejectCollision
 	case found.Lists == ListsOverlap && r.cfg.Strict:
-		return found, ErrAddressList
+		return found, packet.RejectAddressList
 	}
 	return found, nil
 }
@@ -75,7 +62,7 @@ func (r *Router) Check(src netip.Addr, mac [6]byte, a *packet.Advert) (Findings,
 // does not tell: a copied file or a cloned machine sends from it too. Nor does
 // the MAC alone: the hosts behind an ipvlan device share one.
 func (r *Router) own(src netip.Addr, mac [6]byte) bool {
-	return src == r.cfg.Source && (mac == r.cfg.MAC || r.cfg.MAC == [6]byte{})
+	return (src == r.cfg.Source || src == r.former) && (mac == r.cfg.MAC || r.cfg.MAC == [6]byte{})
 }
 
 // outranks reports whether the sender of an advert is to be the master rather

@@ -113,6 +113,9 @@ const (
 	ActionFollow
 	// ActionUnfollow ends that.
 	ActionUnfollow
+	// ActionAddresses changes the addresses of a master to those of its new
+	// configuration: those that stay are not touched.
+	ActionAddresses
 	// ActionTransition reports a change of state: From, To and Reason.
 	ActionTransition
 )

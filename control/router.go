@@ -34,7 +34,8 @@ type Track struct {
 	Down bool
 }
 
-// Config of a Router. Every field is final.
+// Config of a Router. What SameIdentity compares is final; the rest is changed
+// by Router.Reconfigure.
 type Config struct {
 	VRID     uint8
 	Version  uint8 // 2 or 3
@@ -82,10 +83,11 @@ type Config struct {
 // Router is one virtual router on this host. Its zero value is not usable; see
 // New.
 type Router struct {
-	cfg   Config
-	addrs addrSet
-	state State
-	since Instant
+	cfg    Config
+	addrs  addrSet
+	former netip.Addr // Source before the last Reconfigure
+	state  State
+	since  Instant
 
 	priority uint8 // effective
 	faults   int   // tracks of weight 0 that fail

@@ -714,14 +714,10 @@ func classify(b []byte, routers []Router) string {
 			MAC: portMAC, Dst: r.Group, Broadcast: r.Broadcast,
 		})
 	}
-	return map[error]string{
-		nil: "event", packet.ErrNotVRRP: "not_vrrp", packet.ErrBadIPHeader: "bad_ip_header",
-		packet.ErrFragment: "fragment", packet.ErrTruncated: "truncated", packet.ErrTTL: "bad_ttl",
-		packet.ErrDstMAC: "bad_dst_mac", packet.ErrIPChecksum: "bad_ip_checksum",
-		packet.ErrDestination: "bad_destination", packet.ErrSource: "bad_source",
-		packet.ErrVersion: "bad_version", packet.ErrType: "bad_type", packet.ErrCount: "bad_count",
-		packet.ErrLength: "bad_length",
-	}[err]
+	if err != nil {
+		return err.(packet.Reject).String()
+	}
+	return "event"
 }
 
 func TestLayout(t *testing.T) {

@@ -66,6 +66,19 @@ func (c *Collection) Lease() Lease {
 	}
 }
 
+// PortLease is Lease with the virtual routers that are served from one
+// interface: those that its reflector speaks for.
+func (c *Collection) PortLease(ifindex int) Lease {
+	l := c.Lease()
+	l.Masters = 0
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if p, ok := c.ports[ifindex]; ok {
+		l.Masters = atomic.LoadUint32(&c.serving[p.id].Masters)
+	}
+	return l
+}
+
 // SessionMax is the number of S-BFD sessions of a Collection, and a power of
 // two: the low bits of a discriminator choose the session.
 const SessionMax = int(rxXvrrpLimitXVRRP_LIMIT_SESSIONS)
@@ -209,18 +222,24 @@ func (c *Collection) inherit(id RouterID) {
 		atomic.StoreUint64(&c.lease.FenceUntilNs, until)
 	}
 	// As a master without a lease: adverts keep the fence closed.
-	c.SetRole(id, RoleLeaving)
+	atomic.StoreUint32(&c.routers[id].Master, masterBefore)
 	c.adopted = append(c.adopted, id)
 }
 
+// masterBefore stands for a router that a predecessor was master of; for the
+// program any number but 0 is a master.
+const masterBefore = 2
+
 // LiftFences forgets the other masters that were taken over from a predecessor,
-// once the addresses that it left are gone. It is called before the loop runs.
+// once the addresses that it left are gone.
 func (c *Collection) LiftFences() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, id := range c.adopted {
-		c.SetRole(id, RoleBackup)
-		atomic.StoreUint32(&c.fences[id].Seen, 0)
+		// Unless it is ours by now.
+		if atomic.CompareAndSwapUint32(&c.routers[id].Master, masterBefore, 0) {
+			atomic.StoreUint32(&c.fences[id].Seen, 0)
+		}
 	}
 	c.adopted = nil
 }

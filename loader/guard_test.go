@@ -121,7 +121,7 @@ func TestReflector(t *testing.T) {
 	}{
 		{"good", func(*probe) {}, "sbfd_reflected pass"},
 		{"no UDP checksum", func(p *probe) { p.mutate = set(udpAt+6, 0, 0) }, "sbfd_reflected pass"},
-		{"poll", func(p *probe) { p.bfd.Flags |= packet.BFDPoll }, "sbfd_reflected pass"},
+		{"poll", func(p *probe) { p.bfd.Flags |= packettest.BFDPoll }, "sbfd_reflected pass"},
 		{"to another host", func(p *probe) { p.frame.Dst = netip.MustParseAddr("192.168.1.9") }, "not_vrrp pass"},
 		{"to another port", func(p *probe) { p.frame.DstPort = 3784 }, "not_vrrp pass"},
 		{"crossed a router", func(p *probe) { p.frame.TTL = 254 }, "sbfd_bad_ttl drop"},
@@ -134,8 +134,8 @@ func TestReflector(t *testing.T) {
 		{"BFD length", func(p *probe) { p.mutate = set(bfdAt+3, 23) }, "sbfd_bad_length drop"},
 		{"version 0", func(p *probe) { p.mutate = set(bfdAt, 0) }, "sbfd_bad_version drop"},
 		{"version 2", func(p *probe) { p.mutate = set(bfdAt, 2<<5) }, "sbfd_bad_version drop"},
-		{"multipoint", func(p *probe) { p.bfd.Flags |= packet.BFDMultipoint }, "sbfd_bad_flags drop"},
-		{"authentication", func(p *probe) { p.bfd.Flags |= packet.BFDAuth }, "sbfd_bad_flags drop"},
+		{"multipoint", func(p *probe) { p.bfd.Flags |= packettest.BFDMultipoint }, "sbfd_bad_flags drop"},
+		{"authentication", func(p *probe) { p.bfd.Flags |= packettest.BFDAuth }, "sbfd_bad_flags drop"},
 		{"multiplier 0", func(p *probe) { p.bfd.Multiplier = 0 }, "sbfd_bad_multiplier drop"},
 		{"my discriminator 0", func(p *probe) { p.bfd.My = 0 }, "sbfd_bad_discriminator drop"},
 		{"your discriminator 0", func(p *probe) { p.bfd.Your = 0 }, "sbfd_bad_discriminator drop"},
@@ -183,8 +183,8 @@ func assertAnswer(t *testing.T, p probe, in, out []byte, state, diag uint8) {
 		State: state, Diag: diag, Multiplier: p.bfd.Multiplier, My: p.bfd.Your, Your: p.bfd.My,
 		MinTx: p.bfd.MinTx, MinRx: 300 * time.Microsecond,
 	}}
-	if p.bfd.Flags&packet.BFDPoll != 0 {
-		want.bfd.Flags = packet.BFDFinal
+	if p.bfd.Flags&packettest.BFDPoll != 0 {
+		want.bfd.Flags = packettest.BFDFinal
 	}
 	switch {
 	case in[12] == 0x81:
@@ -340,7 +340,7 @@ func TestEchoesAreRecorded(t *testing.T) {
 	f.OpenSession(Session{Local: local, Remote: local, Ifindex: loopback, Peer: packettest.Src, Echo: true})
 	p := goodProbe()
 	p.frame.Src, p.frame.Dst = reflectorAddr, reflectorAddr
-	p.frame.DstPort, p.frame.TTL = packet.BFDEchoPort, packet.BFDEchoTTL
+	p.frame.DstPort, p.frame.TTL = packet.BFDEchoPort, packettest.BFDEchoTTL
 	p.bfd.My, p.bfd.Your = local, local
 	_, reason, _ := f.run(t, p.build())
 	assert.Equal(t, "sbfd_reply drop", reason)
@@ -348,7 +348,7 @@ func TestEchoesAreRecorded(t *testing.T) {
 	p.frame.TTL = 255
 	_, reason, _ = f.run(t, p.build())
 	assert.Equal(t, "sbfd_bad_ttl drop", reason, "nobody forwarded it")
-	p.frame.TTL, p.frame.Src = packet.BFDEchoTTL, packettest.Src
+	p.frame.TTL, p.frame.Src = packettest.BFDEchoTTL, packettest.Src
 	_, reason, _ = f.run(t, p.build())
 	assert.Equal(t, "sbfd_bad_source drop", reason)
 }
@@ -739,11 +739,11 @@ func modelReflector(b []byte) string {
 		return "sbfd_bad_length drop"
 	}
 	var m packet.BFD
-	if err := packet.DecodeBFD(udp[8:8+packet.BFDLen], &m); err != nil {
+	if err := packettest.DecodeBFD(udp[8:8+packet.BFDLen], &m); err != nil {
 		return map[error]string{
-			packet.ErrLength: "sbfd_bad_length drop", packet.ErrVersion: "sbfd_bad_version drop",
-			packet.ErrBFDFlags: "sbfd_bad_flags drop", packet.ErrBFDMultiplier: "sbfd_bad_multiplier drop",
-			packet.ErrBFDDiscriminator: "sbfd_bad_discriminator drop",
+			packettest.ErrBFDLength: "sbfd_bad_length drop", packettest.ErrBFDVersion: "sbfd_bad_version drop",
+			packettest.ErrBFDFlags: "sbfd_bad_flags drop", packettest.ErrBFDMultiplier: "sbfd_bad_multiplier drop",
+			packettest.ErrBFDDiscriminator: "sbfd_bad_discriminator drop",
 		}[err]
 	}
 	switch {

@@ -86,10 +86,14 @@ func ended(l *rxXvrrpLease) bool {
 	return l.EndedNs != 0 || l.UntilNs != 0 && int64(l.UntilNs) < now.Nano()
 }
 
-// MountBPFFS mounts the BPF file system at its usual place if nobody has.
+// MountBPFFS mounts the BPF file system at its usual place if nobody has. It
+// fails if nothing can be pinned there.
 func MountBPFFS() error {
 	var st unix.Statfs_t
 	if err := unix.Statfs(BPFFS, &st); err == nil && st.Type == unix.BPF_FS_MAGIC {
+		if st.Flags&unix.ST_RDONLY != 0 {
+			return fmt.Errorf("pin in the BPF file system on %s: %w", BPFFS, unix.EROFS)
+		}
 		return nil
 	}
 	if err := unix.Mount("bpf", BPFFS, "bpf", 0, "mode=0700"); err != nil {

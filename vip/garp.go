@@ -3,7 +3,6 @@
 package vip
 
 import (
-	"bytes"
 	"encoding/binary"
 	"net"
 	"net/netip"
@@ -44,16 +43,4 @@ func appendProbe(b []byte, mac net.HardwareAddr, addr netip.Addr) []byte {
 	clear(b[at+sender : at+sender+4])
 	clear(b[at+target : at+target+6])
 	return b
-}
-
-// setMAC changes the hardware address of a gratuitous ARP or a probe and says whether it
-// was another one.
-func setMAC(frame []byte, mac net.HardwareAddr) bool {
-	const source, sender = 6, 22
-	if bytes.Equal(frame[source:source+6], mac) {
-		return false
-	}
-	copy(frame[source:], mac)
-	copy(frame[sender:], mac)
-	return true
 }

@@ -9,476 +9,706 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
 
-// Announcement says how the addresses of a Set are announced; see
-// config.GARP.
-type Announcement struct {
-	Repeat          int
-	Delay           time.Duration // until the second block; 0: there is none
-	Refresh         time.Duration // 0: none
-	RefreshRepeat   int
-	LowerPrioRepeat int
-	LowerPrioDelay  time.Duration
-	Interval        time.Duration // between two frames on one interface; 0: none
-}
-
-// Set is the addresses of one virtual router.
-type Set struct {
-	id     int
-	names  []netip.Prefix // of add and del, for errors
-	add    [][]byte
-	del    [][]byte
-	groups []frameGroup
-	how    Announcement
-
-	// epoch is odd while the virtual router owns its addresses and grows with
-	// every change. An announcement made for an older one is not sent.
-	epoch    atomic.Uint64
-	announce atomic.Bool // asked for after a losing advert
-	queued   atomic.Bool
-	since    atomic.Int64 // when the last change was ordered
-	applied  uint64       // the epoch that the worker has carried out
-}
-
-// frameGroup is the announcements of a Set on one interface.
-type frameGroup struct {
-	ifindex int
-	frames  [][]byte
-	probes  [][]byte // that ask whether another host has the address, too
-}
-
-// NewSet prepares the messages and frames for addresses. Those in own belong
-// to the host: they are announced, and neither added nor removed. The id comes
-// back in reports.
-func NewSet(id int, addresses []Address, own map[netip.Addr]bool, how Announcement) (*Set, error) {
-	s := &Set{id: id, how: how}
-	for _, a := range addresses {
-		if !own[a.Prefix.Addr()] {
-			s.names = append(s.names, a.Prefix)
-			s.add = append(s.add, a.message(unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_EXCL))
-			s.del = append(s.del, a.message(unix.RTM_DELADDR, 0))
-		}
-		mac, err := hardwareAddr(a.Ifindex)
-		if err != nil {
-			return nil, err
-		}
-		if mac == nil {
-			continue
-		}
-		frame := appendGARP(make([]byte, 0, arpLen), mac, a.Prefix.Addr())
-		g := s.group(a.Ifindex)
-		g.frames = append(g.frames, frame)
-		g.probes = append(g.probes, appendProbe(make([]byte, 0, arpLen), mac, a.Prefix.Addr()))
-	}
-	return s, nil
-}
-
-func (s *Set) group(ifindex int) *frameGroup {
-	for i := range s.groups {
-		if s.groups[i].ifindex == ifindex {
-			return &s.groups[i]
-		}
-	}
-	s.groups = append(s.groups, frameGroup{ifindex: ifindex})
-	return &s.groups[len(s.groups)-1]
-}
-
-func owned(epoch uint64) bool { return epoch&1 == 1 }
-
-// Report tells what the worker did for a Set. Times are on the clock given to
-// NewHost.
+// Report is what became of an order, or of a later attempt to carry it out.
+// Times are on the clock given to NewHost.
 type Report struct {
-	ID        int
-	Owned     bool
-	OrderedNs int64 // when Takeover or Release was called
-	AppliedNs int64 // when the kernel had all addresses added or removed
-	Announced int64 // when the first announcement of each was handed over, or 0
-	Err       error // what the kernel refused
+	Set *Set
+	// Epoch is what was carried out; see [Set.Takeover]. Orders that a newer
+	// one overtook have no report. A further report of the same epoch has news
+	// of Failed or Removed.
+	Epoch     uint64
+	OrderedNs int64
+	AppliedNs int64 // when the kernel had answered for all addresses
+	Announced int64 // when the first announcement of each was handed over; 0: not all were yet
+	// Failed are the addresses that the kernel refused to add or remove. They
+	// are tried again until it takes them.
+	Failed []AddressError
+	// Removed are owned addresses that something else removed. Each was put
+	// back, or will be, and is listed until it has stayed for 10 s.
+	Removed []Address
 }
 
-// Host carries out takeovers and releases on a goroutine of its own, so that
-// no address delays an advert. Takeover, Release and Announce never block.
+// Owned reports whether the addresses are to be on this host.
+func (r *Report) Owned() bool { return owned(r.Epoch) }
+
+// Err returns what the kernel refused, or nil.
+func (r *Report) Err() error {
+	var errs []error
+	for i := range r.Failed {
+		errs = append(errs, &r.Failed[i])
+	}
+	return errors.Join(errs...)
+}
+
+// Change gives a Set another content.
+type Change struct {
+	Set  *Set
+	Spec Spec
+}
+
+// Host adds, removes and announces addresses on a goroutine of its own, so
+// that no address delays an advert. All methods but Run and Close may be
+// called from anywhere at any time before Close.
 type Host struct {
 	now    func() int64
 	report func(Report)
-	queue  chan *Set
-	macs   chan macChange
-	done   chan struct{} // closed when Run ends
-	sets   []*Set        // see Register
-	rt     *rtnetlink
-	sock   *packetSocket
 
-	asked   int // sets, groups and frames that were asked for, in one count
-	plan    schedule
-	nextOn  map[int]int64 // by interface: when pacing allows the next frame
-	batch   []*Set
-	msgs    [][]byte
-	Dropped atomic.Uint64 // announcements that the kernel did not take
-	Sent    atomic.Uint64
+	// What the event loop touches: a stack of the sets that have orders, and
+	// an eventfd.
+	ordered atomic.Pointer[Set]
+	event   int
+
+	mu    sync.Mutex
+	calls []func() // of the other callers, for the worker
+
+	kernel     kernel
+	openSocket func(ifindex int) (frameSocket, error)
+	links      map[int]*link
+	macs       map[int]net.HardwareAddr
+	sets       []*Set
+	dirty      []*Set
+	holders    map[Address]int // objects that this host has or may have, by address
+	lost       map[int]bool    // interfaces to compare with the kernel
+	plan       schedule
+	sending    []*link
+	frames     [][]byte
+	probed     int
+
+	Sent    atomic.Uint64 // announcements
+	Dropped atomic.Uint64 // announcements that were overtaken before they were sent
+	Retried atomic.Uint64 // refusals of the kernel to take the next announcement, each tried again
 }
 
-// NewHost returns a Host for at most n sets. now is the clock of reports,
-// report is called from the worker.
-func NewHost(n int, now func() int64, report func(Report)) (*Host, error) {
+// kernel is what Host needs of the route netlink.
+type kernel interface {
+	// do sends messages and reports the answer to each. An error means that
+	// those without an answer may have been carried out or not.
+	do(messages [][]byte, answer func(i int, err error)) error
+	// addresses lists those of an interface.
+	addresses(ifindex int) ([]Found, error)
+	close() error
+}
+
+// NewHost returns a Host. now is the clock of reports, in nanoseconds of
+// CLOCK_MONOTONIC; report is called from the worker and must not wait.
+func NewHost(now func() int64, report func(Report)) (*Host, error) {
 	rt, err := openRtnetlink()
 	if err != nil {
 		return nil, err
 	}
-	sock, err := openPacketSocket()
+	h, err := newHost(now, report, rt, openPacketSocket)
 	if err != nil {
 		return nil, errors.Join(err, rt.close())
 	}
+	return h, nil
+}
+
+func newHost(now func() int64, report func(Report), k kernel, open func(int) (frameSocket, error)) (*Host, error) {
+	event, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	if err != nil {
+		return nil, fmt.Errorf("create eventfd: %w", err)
+	}
 	return &Host{
-		now: now, report: report, queue: make(chan *Set, n), macs: make(chan macChange, 64), done: make(chan struct{}),
-		rt: rt, sock: sock, nextOn: map[int]int64{},
+		now: now, report: report, event: event, kernel: k, openSocket: open,
+		links: map[int]*link{}, macs: map[int]net.HardwareAddr{}, holders: map[Address]int{}, lost: map[int]bool{},
 	}, nil
 }
 
-// Takeover orders the addresses to be added and announced.
-func (h *Host) Takeover(s *Set) { h.order(s, true) }
-
-// Release orders them to be removed. From this moment none is announced.
-func (h *Host) Release(s *Set) { h.order(s, false) }
-
-func (h *Host) order(s *Set, own bool) {
-	if owned(s.epoch.Load()) != own {
-		s.since.Store(h.now())
-		s.epoch.Add(1)
-		h.wake(s)
-	}
+// Add makes a Set that is not owned.
+func (h *Host) Add(spec Spec) *Set {
+	s := &Set{host: h}
+	h.call(func() {
+		h.sets = append(h.sets, s)
+		h.update(s, spec)
+	})
+	return s
 }
 
-// Announce orders the announcements that follow a losing advert.
-func (h *Host) Announce(s *Set) {
-	s.announce.Store(true)
-	h.wake(s)
+// Update gives sets another content. Of an owned set, only what differs is
+// removed, added and announced; an address that moves between two owned sets in
+// one call stays on the host.
+func (h *Host) Update(changes ...Change) {
+	h.call(func() {
+		for _, c := range changes {
+			if !c.Set.retired {
+				h.update(c.Set, c.Spec)
+			}
+		}
+	})
 }
 
-func (h *Host) wake(s *Set) {
-	// At most one entry for each set: the queue cannot be full.
-	if s.queued.CompareAndSwap(false, true) {
-		h.queue <- s
+// Remove releases a set for good. Orders have no effect any more.
+func (h *Host) Remove(s *Set) {
+	h.call(func() {
+		s.retired = true
+		h.update(s, Spec{})
+	})
+}
+
+// SetMAC tells the hardware address of an interface, at first and when it
+// changes, e.g. because a bond fails over; nil when the interface is gone or
+// has no Ethernet framing. Addresses that are owned are announced with the new
+// one at once. Nothing is announced on an interface whose address is unknown.
+func (h *Host) SetMAC(ifindex int, mac net.HardwareAddr) {
+	if len(mac) != 6 {
+		mac = nil
 	}
+	mac = slices.Clone(mac)
+	h.call(func() { h.changeMAC(ifindex, mac) })
+}
+
+// Lost tells that an address vanished from this host. If it is owned, the
+// worker looks whether it is missing indeed and puts it back: at once for the
+// first times, then later and later while something keeps removing it.
+func (h *Host) Lost(k Key) {
+	h.call(func() {
+		for _, s := range h.sets {
+			for _, o := range s.objects {
+				if o.Key() == k && o.state == present {
+					h.lost[k.Ifindex] = true
+				}
+			}
+		}
+	})
+}
+
+// Verify looks for every owned address on this host and puts back what is
+// missing. It is for a caller that has missed news.
+func (h *Host) Verify() {
+	h.call(func() {
+		for _, s := range h.sets {
+			for _, o := range s.objects {
+				if o.state == present {
+					h.lost[o.Ifindex] = true
+				}
+			}
+		}
+	})
+}
+
+// call has the worker run f.
+func (h *Host) call(f func()) {
+	h.mu.Lock()
+	h.calls = append(h.calls, f)
+	h.mu.Unlock()
+	h.signal()
+}
+
+// one is what is written to an eventfd to wake its reader.
+var one = [8]byte{1}
+
+// signal wakes the worker. It never blocks: an eventfd that is full has not
+// been read yet. The raw system call keeps the scheduler out of it.
+func (h *Host) signal() {
+	_, _, _ = unix.RawSyscall(unix.SYS_WRITE, uintptr(h.event), uintptr(unsafe.Pointer(&one)), 8)
 }
 
 // Run works until ctx ends and then carries out what is still ordered.
 func (h *Host) Run(ctx context.Context) error {
-	defer close(h.done)
-	timer := time.NewTimer(time.Hour)
-	defer timer.Stop()
-	ask := time.NewTicker(askEvery)
-	defer ask.Stop()
-	for {
-		wait := time.Hour
-		if len(h.plan) > 0 {
-			wait = time.Duration(h.plan[0].at - h.now())
-		}
-		timer.Reset(wait)
-		select {
-		case s := <-h.queue:
-			h.work(s)
-		case <-timer.C:
-			h.due()
-		case <-ask.C:
-			h.ask()
-		case c := <-h.macs:
-			h.changeMAC(c)
-		case <-ctx.Done():
-			for {
-				select {
-				case s := <-h.queue:
-					h.work(s)
-				default:
-					return nil
-				}
+	signalled := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		h.signal()
+		close(signalled)
+	})
+	var probe func()
+	probe = func() {
+		h.probeNext()
+		h.at(h.now()+int64(probeEvery), probe)
+	}
+	probe()
+	for ctx.Err() == nil {
+		h.turn()
+		if err := h.sleep(); err != nil {
+			if stop() {
+				close(signalled)
 			}
+			<-signalled
+			return err
 		}
+	}
+	<-signalled
+	h.turn()
+	return nil
+}
+
+// sleep waits for an order, a call or the next entry of the plan.
+func (h *Host) sleep() error {
+	wait := time.Hour
+	if len(h.plan) > 0 {
+		wait = max(0, min(wait, time.Duration(h.plan[0].at-h.now())))
+	}
+	timeout := unix.NsecToTimespec(int64(wait))
+	fds := []unix.PollFd{{Fd: int32(h.event), Events: unix.POLLIN}}
+	if _, err := unix.Ppoll(fds, &timeout, nil); err != nil && !errors.Is(err, unix.EINTR) {
+		return fmt.Errorf("wait for orders: %w", err)
+	}
+	return nil
+}
+
+// Close frees the sockets. Run must have returned, and the event loop ended.
+func (h *Host) Close() error {
+	errs := []error{h.kernel.close(), unix.Close(h.event)}
+	for _, l := range h.links {
+		errs = append(errs, l.close())
+	}
+	return errors.Join(errs...)
+}
+
+func (l *link) close() error {
+	if l.sock == nil {
+		return nil
+	}
+	return l.sock.close()
+}
+
+// turn does everything that is ordered and due, as one batch.
+func (h *Host) turn() {
+	var count [8]byte
+	_, _ = unix.Read(h.event, count[:])
+	h.mu.Lock()
+	calls := h.calls
+	h.calls = nil
+	h.mu.Unlock()
+	for _, f := range calls {
+		f()
+	}
+	var losing []*Set
+	for s := h.ordered.Swap(nil); s != nil; {
+		next := s.next // of the producer again once queued is false
+		s.queued.Store(false)
+		h.touch(s)
+		if s.announce.Swap(false) {
+			losing = append(losing, s)
+		}
+		s = next
+	}
+	h.due()
+	h.verify()
+	h.reconcile()
+	for _, s := range losing {
+		h.afterLosingAdvert(s)
+	}
+	h.flush()
+}
+
+// touch has the next reconcile look at a set.
+func (h *Host) touch(s *Set) {
+	if !s.dirty {
+		s.dirty = true
+		h.dirty = append(h.dirty, s)
 	}
 }
 
-// macChange is news of an interface's hardware address.
-type macChange struct {
-	ifindex int
-	mac     net.HardwareAddr
-}
-
-// SetMAC tells that an interface has another hardware address, e.g. because a
-// bond failed over: what is announced from now on carries it, and addresses
-// that are owned are announced at once.
-func (h *Host) SetMAC(ifindex int, mac net.HardwareAddr) {
-	if len(mac) != 6 {
+// wakeSet has a set looked at again at that time.
+func (h *Host) wakeSet(s *Set, at int64) {
+	if s.wakeAt != 0 && s.wakeAt <= at {
 		return
 	}
-	select {
-	case h.macs <- macChange{ifindex, mac}:
-	case <-h.done: // nobody announces any more
+	s.wakeAt = at
+	h.at(at, func() {
+		if s.wakeAt == at {
+			s.wakeAt = 0
+		}
+		h.touch(s)
+	})
+}
+
+// update makes the objects of a set those of spec.
+func (h *Host) update(s *Set, spec Spec) {
+	have := map[Address]*object{}
+	for _, o := range s.objects {
+		o.leaving = true
+		have[o.Address] = o
+	}
+	objects := make([]*object, 0, len(spec.Addresses))
+	for _, a := range spec.Addresses {
+		o := have[a]
+		if o == nil {
+			o = h.newObject(s, a)
+		}
+		delete(have, a)
+		o.leaving = false
+		objects = append(objects, o)
+	}
+	for _, o := range s.objects {
+		if o.leaving {
+			objects = append(objects, o)
+		}
+	}
+	s.objects = objects
+	changed := s.how != spec.Announce
+	s.how = spec.Announce
+	if epoch := s.epoch.Load(); changed && s.owns() && epoch == s.applied {
+		h.startRefresh(s, epoch, h.now()+int64(s.how.Refresh))
+	}
+	h.touch(s)
+}
+
+func (h *Host) newObject(s *Set, a Address) *object {
+	l := h.links[a.Ifindex]
+	if l == nil {
+		l = &link{ifindex: a.Ifindex, mac: h.macs[a.Ifindex]}
+		h.links[a.Ifindex] = l
+		// If this fails, the first announcement tries again.
+		l.sock, _ = h.openSocket(a.Ifindex)
+	}
+	l.users++
+	o := &object{
+		Address: a, set: s, link: l,
+		add: a.message(unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_EXCL),
+		del: a.message(unix.RTM_DELADDR, 0),
+	}
+	o.prepareFrames()
+	return o
+}
+
+// forget drops what a set does not hold any more and this host does not have.
+func (h *Host) forget(s *Set) {
+	gone := func(o *object) bool { return o.leaving && o.state == absent }
+	if !slices.ContainsFunc(s.objects, gone) && !s.retired {
+		return
+	}
+	var objects []*object // a new slice: blocks that are planned refer to the old one
+	for _, o := range s.objects {
+		if !gone(o) {
+			objects = append(objects, o)
+			continue
+		}
+		o.due = 0
+		if o.link.users--; o.link.users == 0 {
+			o.link.waiting = nil
+			_ = o.link.close()
+			delete(h.links, o.link.ifindex)
+		}
+	}
+	s.objects = objects
+	if s.retired && len(objects) == 0 {
+		h.sets = slices.DeleteFunc(h.sets, func(t *Set) bool { return t == s })
 	}
 }
 
-func (h *Host) changeMAC(c macChange) {
-	for _, s := range h.sets {
-		changed := false
-		for _, g := range s.groups {
-			if g.ifindex != c.ifindex {
+// setState changes what is known of an object on this host.
+func (h *Host) setState(o *object, st state) {
+	if (o.state == absent) == (st == absent) {
+		o.state = st
+		return
+	}
+	o.state = st
+	if st != absent {
+		h.holders[o.Address]++
+		return
+	}
+	if h.holders[o.Address]--; h.holders[o.Address] == 0 {
+		delete(h.holders, o.Address)
+	}
+}
+
+const (
+	// freeRepairs is how often in succession an address is put back at once.
+	freeRepairs = 5
+	// stay is how long it must stay then to count as undisturbed.
+	stay       = 10 * time.Second
+	firstDelay = 100 * time.Millisecond
+	lastDelay  = 5 * time.Second
+)
+
+// backoff returns the delay before attempt n, counted from 0.
+func backoff(n int) int64 {
+	return int64(min(lastDelay, firstDelay<<min(n, 10)))
+}
+
+// verify compares the addresses of interfaces that lost one with what is owned
+// there. A loss is believed only now: news may be older than the repair.
+func (h *Host) verify() {
+	for ifindex := range h.lost {
+		missing, gone := h.missing(ifindex)
+		now := h.now()
+		for _, o := range missing {
+			h.touch(o.set)
+			if gone {
+				o.notBefore = now + int64(firstDelay)
 				continue
 			}
-			for _, f := range g.frames {
-				changed = setMAC(f, c.mac) || changed
+			o.removed = true
+			if now-o.lostAt > int64(stay) {
+				o.repairs = 0
 			}
-			for _, f := range g.probes {
-				setMAC(f, c.mac)
+			o.lostAt = now
+			if o.repairs >= freeRepairs {
+				o.notBefore = now + backoff(o.repairs-freeRepairs)
 			}
-		}
-		if epoch := s.epoch.Load(); changed && owned(epoch) {
-			h.rounds(s, epoch, s.how.Repeat)
+			o.repairs++
 		}
 	}
+	clear(h.lost)
 }
 
-// Register tells the Host of a set before its Run, so that it learns of
-// changes of hardware addresses.
-func (h *Host) Register(s *Set) { h.sets = append(h.sets, s) }
-
-// Close frees the sockets; Run must have returned.
-func (h *Host) Close() error { return errors.Join(h.rt.close(), h.sock.close()) }
-
-// work takes everything that waits and does it as one batch: releases first,
-// so that an address may move from one set to another.
-func (h *Host) work(first *Set) {
-	h.batch = append(h.batch[:0], first)
-	for more := true; more; {
-		select {
-		case s := <-h.queue:
-			h.batch = append(h.batch, s)
-		default:
-			more = false
+// missing returns the objects that should be on an interface and are not, and
+// whether the interface itself is gone. If the kernel does not tell, it is
+// asked again later.
+func (h *Host) missing(ifindex int) (missing []*object, gone bool) {
+	var held []*object
+	for _, s := range h.sets {
+		for _, o := range s.objects {
+			if o.Ifindex == ifindex && o.state == present {
+				held = append(held, o)
+			}
 		}
 	}
-	for _, s := range h.batch {
-		s.queued.Store(false)
+	if len(held) == 0 {
+		return nil, false
 	}
-	h.apply(false)
-	h.apply(true)
-	for _, s := range h.batch {
-		if s.announce.Swap(false) && owned(s.epoch.Load()) {
-			// Once at least: clients that followed the other one must not wait
-			// for their ARP entries to expire.
-			h.block(s, s.epoch.Load(), max(1, s.how.LowerPrioRepeat), s.how.LowerPrioDelay)
+	found, err := h.kernel.addresses(ifindex)
+	gone = errors.Is(err, unix.ENODEV)
+	if err != nil && !gone {
+		h.at(h.now()+int64(firstDelay), func() { h.lost[ifindex] = true })
+		return nil, false
+	}
+	there := map[netip.Prefix]bool{}
+	for _, f := range found {
+		there[f.Prefix] = true
+	}
+	for _, o := range held {
+		if !there[o.Prefix] {
+			h.setState(o, unsure)
+			missing = append(missing, o)
 		}
 	}
+	return missing, gone
 }
 
-// change is a set whose epoch the worker is carrying out.
-type change struct {
+// progress is what reconcile has done for a set.
+type progress struct {
 	set   *Set
 	epoch uint64
-	first int // of its messages in the batch
-	err   error
+	at    int64 // when it was ordered
+	fresh bool  // the epoch is new
+	added []*object
 }
 
-func (h *Host) apply(own bool) {
-	var changes []change
-	h.msgs = h.msgs[:0]
-	for _, s := range h.batch {
-		epoch := s.epoch.Load()
-		if owned(epoch) != own || epoch == s.applied {
-			continue
-		}
-		s.applied = epoch
-		changes = append(changes, change{set: s, epoch: epoch, first: len(h.msgs)})
-		if own {
-			h.msgs = append(h.msgs, s.add...)
-		} else {
-			h.msgs = append(h.msgs, s.del...)
-		}
-	}
-	if len(changes) == 0 {
+// reconcile makes this host have what the sets that were touched own, and not
+// have what they do not: releases first, so that no address is missing because
+// of the order, and then what a release took along.
+func (h *Host) reconcile() {
+	if len(h.dirty) == 0 {
 		return
 	}
-	err := h.rt.do(h.msgs, func(i int, err error) {
-		// There already, or gone already, is what was wanted.
-		if errors.Is(err, unix.EEXIST) || errors.Is(err, unix.EADDRNOTAVAIL) {
+	var work []*progress
+	of := map[*Set]*progress{}
+	var drops, adds []*object
+	now := h.now()
+	for _, s := range h.dirty {
+		s.dirty = false
+		p := &progress{set: s}
+		p.epoch, p.at = s.ordered()
+		p.fresh = p.epoch != s.applied
+		s.applied = p.epoch
+		work = append(work, p)
+		of[s] = p
+		own := owned(p.epoch) && !s.retired
+		for _, o := range s.objects {
+			want := o.wanted(own)
+			if !want {
+				o.removed = false
+			}
+			if p.fresh {
+				o.failures, o.repairs, o.notBefore = 0, 0, 0
+			}
+			switch {
+			case want && o.state == present, !want && o.state == absent:
+				o.settled()
+			case o.notBefore > now:
+			case want:
+				adds = append(adds, o)
+			default:
+				drops = append(drops, o)
+			}
+		}
+	}
+	h.dirty = h.dirty[:0]
+
+	// The host may have all of them in a moment: what another set takes over
+	// is not dropped.
+	for _, o := range adds {
+		h.setState(o, unsure)
+	}
+	var interfaces []int
+	var sent []*object
+	for _, o := range drops {
+		if h.holders[o.Address] > 1 {
+			h.setState(o, absent)
+			o.settled()
+			continue
+		}
+		sent = append(sent, o)
+		if !slices.Contains(interfaces, o.Ifindex) {
+			interfaces = append(interfaces, o.Ifindex)
+		}
+	}
+	h.do(sent, (*object).removal, func(o *object, err error) {
+		if err == nil || errors.Is(err, unix.EADDRNOTAVAIL) || errors.Is(err, unix.ENODEV) {
+			h.setState(o, absent)
+			o.settled()
 			return
 		}
-		c := owning(changes, i)
-		c.err = errors.Join(c.err, fmt.Errorf("address %s: %w", c.set.names[i-c.first], err))
+		h.failed(o, err)
 	})
-	applied := h.now()
-	for i := range changes {
-		changes[i].err = errors.Join(changes[i].err, err)
-	}
-	var announced int64
-	if own {
-		announced = h.firstBlocks(changes)
-	}
-	for _, c := range changes {
-		h.report(Report{
-			ID: c.set.id, Owned: own, OrderedNs: c.set.since.Load(),
-			AppliedNs: applied, Announced: announced, Err: c.err,
-		})
-	}
-}
-
-// owning returns the change that message i belongs to.
-func owning(changes []change, i int) *change {
-	for k := len(changes) - 1; k > 0; k-- {
-		if i >= changes[k].first {
-			return &changes[k]
-		}
-	}
-	return &changes[0]
-}
-
-// firstBlocks announces every address of every set once before any is
-// repeated, and plans what comes later. It returns when the first round was
-// with the kernel.
-func (h *Host) firstBlocks(changes []change) (first int64) {
-	for _, c := range changes {
-		h.round(c.set, c.epoch)
-	}
-	first = h.now()
-	for _, c := range changes {
-		h.rounds(c.set, c.epoch, c.set.how.Repeat-1)
-		if c.set.how.Delay > 0 {
-			h.at(first+int64(c.set.how.Delay), c.set, c.epoch, c.set.how.Repeat, 0)
-		}
-		if c.set.how.Refresh > 0 {
-			h.at(first+int64(c.set.how.Delay+c.set.how.Refresh), c.set, c.epoch,
-				c.set.how.RefreshRepeat, c.set.how.Refresh)
-		}
-	}
-	return first
-}
-
-// block announces now and, if there is a delay, once more after it.
-func (h *Host) block(s *Set, epoch uint64, repeat int, delay time.Duration) {
-	h.rounds(s, epoch, repeat)
-	if delay <= 0 || repeat == 0 {
-		return
-	}
-	// One delayed block is enough, however many losing adverts arrive.
-	for _, e := range h.plan {
-		if e.set == s && e.epoch == epoch && e.every == 0 && e.frame == nil {
-			return
-		}
-	}
-	h.at(h.now()+int64(delay), s, epoch, repeat, 0)
-}
-
-func (h *Host) rounds(s *Set, epoch uint64, n int) {
-	for range n {
-		h.round(s, epoch)
-	}
-}
-
-// round announces every address once: at once, or as pacing allows.
-func (h *Host) round(s *Set, epoch uint64) {
-	if s.epoch.Load() != epoch {
-		return
-	}
-	for _, g := range s.groups {
-		if s.how.Interval == 0 {
-			h.send(g.ifindex, g.frames)
-			continue
-		}
-		now := h.now()
-		for i := range g.frames {
-			at := max(now, h.nextOn[g.ifindex])
-			h.nextOn[g.ifindex] = at + int64(s.how.Interval)
-			if at <= now {
-				h.send(g.ifindex, g.frames[i:i+1])
+	// Without promote_secondaries, the kernel removes the secondary addresses
+	// of a subnet along with the primary one.
+	for _, ifindex := range interfaces {
+		missing, gone := h.missing(ifindex)
+		for _, o := range missing {
+			if of[o.set] == nil {
+				epoch := o.set.applied
+				p := &progress{set: o.set, epoch: epoch, at: o.set.since[epoch&1].Load()}
+				work = append(work, p)
+				of[o.set] = p
+			}
+			if gone {
+				o.notBefore = h.now() + int64(firstDelay)
 				continue
 			}
-			heap.Push(&h.plan, entry{at: at, set: s, epoch: epoch, ifindex: g.ifindex, frame: g.frames[i : i+1]})
+			adds = append(adds, o)
 		}
 	}
+	h.do(adds, (*object).addition, func(o *object, err error) {
+		if err == nil || errors.Is(err, unix.EEXIST) {
+			h.setState(o, present)
+			o.settled()
+			of[o.set].added = append(of[o.set].added, o)
+			return
+		}
+		h.failed(o, err) // and still unsure: an attempt before may have worked
+	})
+	h.conclude(work, h.now())
 }
 
-func (h *Host) send(ifindex int, frames [][]byte) {
-	n, err := h.sock.send(ifindex, frames)
-	h.Sent.Add(uint64(n))
-	if err != nil {
-		h.Dropped.Add(uint64(len(frames) - n))
-	}
+func (o *object) removal() []byte  { return o.del }
+func (o *object) addition() []byte { return o.add }
+
+// settled is for an object that is as it should be.
+func (o *object) settled() { o.err, o.failures, o.notBefore = nil, 0, 0 }
+
+// failed has an object tried again later.
+func (h *Host) failed(o *object, err error) {
+	o.err = err
+	o.notBefore = h.now() + backoff(o.failures)
+	o.failures++
 }
 
-func (h *Host) at(at int64, s *Set, epoch uint64, repeat int, every time.Duration) {
-	heap.Push(&h.plan, entry{at: at, set: s, epoch: epoch, repeat: repeat, every: every})
-}
+// errNoAnswer means that it is unknown whether an address was added or removed.
+var errNoAnswer = errors.New("no answer from the kernel")
 
-// due sends what was planned for now. Entries of an older epoch fall away.
-func (h *Host) due() {
-	for len(h.plan) > 0 && h.plan[0].at <= h.now() {
-		e := heap.Pop(&h.plan).(entry)
-		if e.set.epoch.Load() != e.epoch {
-			continue
-		}
-		if e.frame != nil {
-			h.send(e.ifindex, e.frame)
-			continue
-		}
-		h.rounds(e.set, e.epoch, e.repeat)
-		if e.every > 0 {
-			e.at += int64(e.every)
-			heap.Push(&h.plan, e)
-		}
-	}
-}
-
-// askEvery is how often one of the owned addresses is asked for: each about
-// once a second while there are no more than ten, and never more than ten
-// frames a second.
-const askEvery = 100 * time.Millisecond
-
-// ask sends a probe for the next owned address. Nobody should answer; whoever
-// does is seen by the program on the interface.
-func (h *Host) ask() {
-	count := 0
-	for _, s := range h.sets {
-		if s.owned() {
-			for _, g := range s.groups {
-				count += len(g.probes)
-			}
-		}
-	}
-	if count == 0 {
+// do sends a message for each object and calls done with what came of it.
+func (h *Host) do(objects []*object, message func(*object) []byte, done func(*object, error)) {
+	if len(objects) == 0 {
 		return
 	}
-	h.asked++
-	turn := h.asked % max(count, int(time.Second/askEvery))
-	for _, s := range h.sets {
-		if !s.owned() {
-			continue
-		}
-		for _, g := range s.groups {
-			if turn < len(g.probes) {
-				h.send(g.ifindex, g.probes[turn:turn+1])
-				return
-			}
-			turn -= len(g.probes)
+	messages := make([][]byte, len(objects))
+	for i, o := range objects {
+		messages[i] = message(o)
+	}
+	answered := make([]bool, len(objects))
+	err := h.kernel.do(messages, func(i int, err error) {
+		answered[i] = true
+		done(objects[i], err)
+	})
+	for i, o := range objects {
+		if !answered[i] {
+			done(o, fmt.Errorf("%w: %w", errNoAnswer, err))
 		}
 	}
 }
 
-func (s *Set) owned() bool { return owned(s.epoch.Load()) }
-
-// entry is a planned block of announcements, or one paced frame.
-type entry struct {
-	at      int64
-	set     *Set
-	epoch   uint64
-	repeat  int
-	every   time.Duration
-	ifindex int
-	frame   [][]byte
+// conclude announces what was added and reports.
+func (h *Host) conclude(work []*progress, applied int64) {
+	for _, p := range work {
+		s := p.set
+		if p.fresh && owned(p.epoch) && !s.retired {
+			h.announceNow(s.objects, p.epoch, s.how.Repeat)
+		} else {
+			h.announceNow(p.added, p.epoch, s.how.Repeat)
+		}
+	}
+	first := h.flush()
+	for _, p := range work {
+		s := p.set
+		if p.fresh && owned(p.epoch) && !s.retired {
+			h.secondBlock(s, s.objects, p.epoch, first)
+			h.startRefresh(s, p.epoch, first+int64(s.how.Delay+s.how.Refresh))
+		} else {
+			h.secondBlock(s, p.added, p.epoch, first)
+		}
+		failed, removed := h.trouble(s)
+		news := !slices.EqualFunc(failed, s.failed, sameError) || !slices.Equal(removed, s.removed)
+		s.failed, s.removed = failed, removed
+		if p.fresh || news {
+			r := Report{
+				Set: s, Epoch: p.epoch, OrderedNs: p.at, AppliedNs: applied,
+				Failed: slices.Clone(failed), Removed: slices.Clone(removed),
+			}
+			if p.fresh && s.announced(p.epoch) {
+				r.Announced = first
+			}
+			h.report(r)
+		}
+		h.forget(s)
+	}
 }
 
+func sameError(a, b AddressError) bool {
+	return a.Address == b.Address && a.Err.Error() == b.Err.Error()
+}
+
+// trouble returns what the kernel refused and what others removed, and has the
+// set looked at again when it is time for the next attempt.
+func (h *Host) trouble(s *Set) (failed []AddressError, removed []Address) {
+	for _, o := range s.objects {
+		if o.err != nil {
+			failed = append(failed, AddressError{o.Address, o.err})
+		}
+		if o.removed && o.state == present {
+			if until := o.lostAt + int64(stay); until > h.now() {
+				h.wakeSet(s, until)
+			} else {
+				o.removed, o.repairs = false, 0
+			}
+		}
+		if o.removed {
+			removed = append(removed, o.Address)
+		}
+		if o.notBefore > 0 {
+			h.wakeSet(s, o.notBefore)
+		}
+	}
+	return failed, removed
+}
+
+// schedule is what has to be done later, the earliest entry first.
 type schedule []entry
+
+type entry struct {
+	at int64
+	do func()
+}
+
+func (h *Host) at(at int64, do func()) { heap.Push(&h.plan, entry{at, do}) }
+
+// due does what was planned for now.
+func (h *Host) due() {
+	for now := h.now(); len(h.plan) > 0 && h.plan[0].at <= now; {
+		heap.Pop(&h.plan).(entry).do()
+	}
+}
 
 func (s schedule) Len() int           { return len(s) }
 func (s schedule) Less(i, j int) bool { return s[i].at < s[j].at }
@@ -487,6 +717,7 @@ func (s *schedule) Push(x any)        { *s = append(*s, x.(entry)) }
 func (s *schedule) Pop() any {
 	old := *s
 	last := old[len(old)-1]
+	old[len(old)-1] = entry{}
 	*s = old[:len(old)-1]
 	return last
 }

@@ -6,15 +6,16 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
 
-// Address is a virtual address on an interface of this host.
+// Address is a virtual address on an interface of this host. Two of them are
+// the same object if they are equal.
 type Address struct {
 	Ifindex   int
 	Prefix    netip.Prefix
@@ -22,11 +23,25 @@ type Address struct {
 	Broadcast netip.Addr // invalid: none
 	Label     string
 	Peer      netip.Addr // invalid: none
+	Own       bool       // the host's own: announced, and neither added nor removed
 }
 
-// addrProto marks addresses as ours where the kernel can (5.18), with the
-// number that keepalived uses, so that `ip address` shows who set them.
-const addrProto = 18
+// Key identifies an address of this host.
+type Key struct {
+	Ifindex int
+	Addr    netip.Addr
+}
+
+// Key returns what identifies the address, whatever its prefix and label.
+func (a Address) Key() Key { return Key{a.Ifindex, a.Prefix.Addr()} }
+
+func (a Address) String() string { return a.Prefix.String() }
+
+// addrProto marks addresses as ours where the kernel can (5.18): what a crash
+// leaves is known by it, whatever the configuration says by then. It is the
+// number of the protocol, and not keepalived's 18: a keepalived beside this
+// daemon has addresses of its own.
+const addrProto = 112
 
 const ifaProto = 11 // IFA_PROTO
 
@@ -51,9 +66,11 @@ func (a Address) message(kind, flags int) []byte {
 			req.AddData(nl.NewRtAttr(unix.IFA_BROADCAST, a.Broadcast.AsSlice()))
 		}
 		req.AddData(nl.NewRtAttr(ifaProto, []byte{addrProto}))
-	}
-	if a.Label != "" {
-		req.AddData(nl.NewRtAttr(unix.IFA_LABEL, nl.ZeroTerminated(a.Label)))
+		// A deletion does without: the address may have been there already, and
+		// under another label.
+		if a.Label != "" {
+			req.AddData(nl.NewRtAttr(unix.IFA_LABEL, nl.ZeroTerminated(a.Label)))
+		}
 	}
 	return req.Serialize()
 }
@@ -67,32 +84,73 @@ type rtnetlink struct {
 	in  []byte
 }
 
+// answerTimeout is how long the kernel may take to answer. It carries requests
+// out while they are sent, so that its answers are there already.
+const answerTimeout = time.Second
+
 func openRtnetlink() (*rtnetlink, error) {
+	r := &rtnetlink{fd: -1, in: make([]byte, 1<<16)}
+	return r, r.open()
+}
+
+func (r *rtnetlink) open() error {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE)
 	if err != nil {
-		return nil, fmt.Errorf("open route netlink socket: %w", err)
+		return fmt.Errorf("open route netlink socket: %w", err)
 	}
 	// Acknowledgements without the copied request: a batch's answers fit.
 	_ = unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_CAP_ACK, 1)
+	// Dumps of one interface, since Linux 4.20. Before, they are of all.
+	_ = unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_GET_STRICT_CHK, 1)
 	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, 1<<20)
-	if err := unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
-		_ = unix.Close(fd)
-		return nil, fmt.Errorf("bind route netlink socket: %w", err)
+	timeout := unix.NsecToTimeval(int64(answerTimeout))
+	err = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &timeout)
+	if err == nil {
+		err = unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
 	}
-	return &rtnetlink{fd: fd, in: make([]byte, 1<<16)}, nil
+	if err != nil {
+		_ = unix.Close(fd)
+		return fmt.Errorf("set up route netlink socket: %w", err)
+	}
+	r.fd = fd
+	return nil
 }
 
-func (r *rtnetlink) close() error { return unix.Close(r.fd) }
+func (r *rtnetlink) close() error {
+	if r.fd < 0 {
+		return nil
+	}
+	return unix.Close(r.fd)
+}
+
+// ready opens the socket if an error has closed it.
+func (r *rtnetlink) ready() error {
+	if r.fd >= 0 {
+		return nil
+	}
+	return r.open()
+}
+
+// broken closes the socket after an error, and with it the answers that may
+// still come: they must not be taken for those to later messages.
+func (r *rtnetlink) broken(err error) error {
+	_ = unix.Close(r.fd)
+	r.fd = -1
+	return err
+}
 
 // maxBatch is how many messages are sent before their answers are read: it
 // keeps the answers within the receive buffer.
 const maxBatch = 256
 
-// do sends the messages and calls failed with the index and the error of each
-// that the kernel refused.
-func (r *rtnetlink) do(messages [][]byte, failed func(int, error)) error {
+// do sends the messages and calls answer with the index of each that the
+// kernel answered, and why it refused it.
+func (r *rtnetlink) do(messages [][]byte, answer func(int, error)) error {
 	for start := 0; start < len(messages); start += maxBatch {
 		part := messages[start:min(start+maxBatch, len(messages))]
+		if err := r.ready(); err != nil {
+			return err
+		}
 		r.out = r.out[:0]
 		first := r.seq + 1
 		for _, m := range part {
@@ -100,39 +158,103 @@ func (r *rtnetlink) do(messages [][]byte, failed func(int, error)) error {
 			binary.NativeEndian.PutUint32(m[8:], r.seq)
 			r.out = append(r.out, m...)
 		}
-		if err := unix.Sendto(r.fd, r.out, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
-			return fmt.Errorf("send to route netlink: %w", err)
+		if err := r.send(); err != nil {
+			return err
 		}
-		if err := r.answers(first, len(part), func(i int, err error) { failed(start+i, err) }); err != nil {
+		got := 0
+		err := r.read(func(kind, _ uint16, seq uint32, body []byte) bool {
+			if kind == unix.NLMSG_ERROR && seq-first < uint32(len(part)) {
+				got++
+				answer(start+int(seq-first), errorOf(body))
+			}
+			return got < len(part)
+		})
+		if err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (r *rtnetlink) answers(first uint32, n int, failed func(int, error)) error {
-	for got := 0; got < n; {
+// addresses lists the IPv4 addresses of an interface. The error is ENODEV if
+// there is no such interface.
+func (r *rtnetlink) addresses(ifindex int) (found []Found, err error) {
+	if err := r.ready(); err != nil {
+		return nil, err
+	}
+	req := nl.NewNetlinkRequest(unix.RTM_GETADDR, unix.NLM_F_DUMP)
+	m := nl.NewIfAddrmsg(unix.AF_INET)
+	m.Index = uint32(ifindex)
+	req.AddData(m)
+	r.seq++
+	req.Seq = r.seq
+	r.out = append(r.out[:0], req.Serialize()...)
+	if err := r.send(); err != nil {
+		return nil, err
+	}
+	var refused error
+	err = r.read(func(kind, flags uint16, seq uint32, body []byte) bool {
+		if seq == r.seq && flags&unix.NLM_F_DUMP_INTR != 0 {
+			refused = unix.EINTR // the list changed while it was read
+		}
+		switch {
+		case seq != r.seq:
+		case kind == unix.RTM_NEWADDR:
+			f, err := parseAddress(body)
+			refused = errors.Join(refused, err)
+			if f.Ifindex == ifindex {
+				found = append(found, f)
+			}
+		case kind == unix.NLMSG_ERROR || kind == unix.NLMSG_DONE:
+			refused = errors.Join(refused, errorOf(body))
+			return false
+		}
+		return true
+	})
+	if err == nil && refused != nil {
+		err = fmt.Errorf("list addresses of interface %d: %w", ifindex, refused)
+	}
+	return found, err
+}
+
+func (r *rtnetlink) send() error {
+	if err := unix.Sendto(r.fd, r.out, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+		return r.broken(fmt.Errorf("send to route netlink: %w", err))
+	}
+	return nil
+}
+
+// read calls message with each message of the kernel until it returns false.
+func (r *rtnetlink) read(message func(kind, flags uint16, seq uint32, body []byte) bool) error {
+	for {
 		size, _, err := unix.Recvfrom(r.fd, r.in, 0)
 		if errors.Is(err, unix.EINTR) {
 			continue
 		}
 		if err != nil {
-			return fmt.Errorf("read from route netlink: %w", err)
+			return r.broken(fmt.Errorf("read from route netlink: %w", err))
 		}
-		for b := r.in[:size]; len(b) >= unix.NLMSG_HDRLEN+4; {
+		for b := r.in[:size]; len(b) >= unix.NLMSG_HDRLEN; {
 			length := int(binary.NativeEndian.Uint32(b))
 			if length < unix.NLMSG_HDRLEN || length > len(b) {
 				break
 			}
-			seq := binary.NativeEndian.Uint32(b[8:])
-			if binary.NativeEndian.Uint16(b[4:]) == unix.NLMSG_ERROR && seq-first < uint32(n) {
-				got++
-				if code := int32(binary.NativeEndian.Uint32(b[unix.NLMSG_HDRLEN:])); code < 0 {
-					failed(int(seq-first), unix.Errno(-code))
-				}
+			kind, flags := binary.NativeEndian.Uint16(b[4:]), binary.NativeEndian.Uint16(b[6:])
+			if !message(kind, flags, binary.NativeEndian.Uint32(b[8:]), b[unix.NLMSG_HDRLEN:length]) {
+				return nil
 			}
 			b = b[min((length+3)&^3, len(b)):]
 		}
+	}
+}
+
+// errorOf returns the error of an NLMSG_ERROR or NLMSG_DONE message.
+func errorOf(body []byte) error {
+	if len(body) < 4 {
+		return nil
+	}
+	if code := int32(binary.NativeEndian.Uint32(body)); code < 0 {
+		return unix.Errno(-code)
 	}
 	return nil
 }
@@ -213,7 +335,7 @@ func Remove(found []Found) error {
 	}
 	var refused error
 	err = rt.do(msgs, func(i int, err error) {
-		if !errors.Is(err, unix.EADDRNOTAVAIL) {
+		if err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) {
 			refused = errors.Join(refused, fmt.Errorf("remove address %s: %w", found[i].Prefix, err))
 		}
 	})
@@ -255,16 +377,3 @@ func PrefixOf(link netlink.Link, addr netip.Addr) (netip.Prefix, error) {
 
 // ErrNoAddress says that an interface has no IPv4 address to send from.
 var ErrNoAddress = errors.New("no IPv4 address to send adverts from")
-
-// hardwareAddr returns the MAC of an interface, or nil for one without
-// Ethernet framing, where nothing can be announced.
-func hardwareAddr(ifindex int) (net.HardwareAddr, error) {
-	link, err := netlink.LinkByIndex(ifindex)
-	if err != nil {
-		return nil, fmt.Errorf("find interface %d: %w", ifindex, err)
-	}
-	if mac := link.Attrs().HardwareAddr; len(mac) == 6 {
-		return mac, nil
-	}
-	return nil, nil
-}

@@ -9,7 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// packetSocket sends prepared frames.
+// packetSocket sends prepared frames on one interface. Each interface has its
+// own, because the frames that wait in the queue of one use up the send buffer.
 type packetSocket struct {
 	fd   int
 	addr unix.RawSockaddrLinklayer
@@ -23,24 +24,25 @@ type mmsghdr struct {
 	len uint32
 }
 
-// batch is the most frames that one system call takes (UIO_MAXIOV).
-const batch = 1024
+// maxFrames is the most frames that one system call takes (UIO_MAXIOV).
+const maxFrames = 1024
 
-func openPacketSocket() (*packetSocket, error) {
+func openPacketSocket(ifindex int) (frameSocket, error) {
 	// Protocol 0: this socket receives nothing.
 	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
 		return nil, fmt.Errorf("open packet socket for announcements: %w", err)
 	}
-	return &packetSocket{fd: fd}, nil
+	return &packetSocket{fd: fd, addr: unix.RawSockaddrLinklayer{
+		Family: unix.AF_PACKET, Ifindex: int32(ifindex), Halen: 6,
+	}}, nil
 }
 
-// send sends the frames on an interface with as few system calls as possible
-// and returns how many the kernel took.
-func (s *packetSocket) send(ifindex int, frames [][]byte) (sent int, err error) {
-	s.addr = unix.RawSockaddrLinklayer{Family: unix.AF_PACKET, Ifindex: int32(ifindex), Halen: 6}
+// send sends the frames with as few system calls as possible and returns how
+// many the kernel took.
+func (s *packetSocket) send(frames [][]byte) (sent int, err error) {
 	for sent < len(frames) {
-		n := min(len(frames)-sent, batch)
+		n := min(len(frames)-sent, maxFrames)
 		s.iovs, s.msgs = s.iovs[:0], s.msgs[:0]
 		for _, f := range frames[sent : sent+n] {
 			iov := unix.Iovec{Base: &f[0]}

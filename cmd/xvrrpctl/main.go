@@ -20,6 +20,7 @@ import (
 
 	"github.com/xvrrp/xvrrp/cmd/internal/build"
 	"github.com/xvrrp/xvrrp/cmd/internal/ctlapi"
+	"github.com/xvrrp/xvrrp/cmd/internal/rundir"
 )
 
 func main() {
@@ -37,7 +38,7 @@ func command() *cobra.Command {
 		Use: "xvrrpctl", Short: "Ask a running xvrrpd what it does and why",
 		Version: build.Version(), SilenceUsage: true, SilenceErrors: true,
 	}
-	root.PersistentFlags().StringVar(&c.socket, "control-socket", ctlapi.DefaultSocket(""),
+	root.PersistentFlags().StringVar(&c.socket, "control-socket", rundir.Socket(""),
 		"control socket of the daemon; the default is that of this network namespace")
 
 	var asJSON bool
@@ -71,19 +72,27 @@ func command() *cobra.Command {
 			return err
 		},
 	}
-	root.AddCommand(status, events, metrics)
+	root.AddCommand(status, events, metrics, c.reloadCommand())
 	return root
 }
 
 type client struct{ socket string }
 
 func (c *client) get(ctx context.Context, path string) (io.ReadCloser, error) {
+	return c.do(ctx, http.MethodGet, path)
+}
+
+func (c *client) post(ctx context.Context, path string) (io.ReadCloser, error) {
+	return c.do(ctx, http.MethodPost, path)
+}
+
+func (c *client) do(ctx context.Context, method, path string) (io.ReadCloser, error) {
 	hc := http.Client{Transport: &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return new(net.Dialer).DialContext(ctx, "unix", c.socket)
 		},
 	}}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://xvrrpd"+path, nil)
+	req, err := http.NewRequestWithContext(ctx, method, "http://xvrrpd"+path, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -92,7 +101,14 @@ func (c *client) get(ctx context.Context, path string) (io.ReadCloser, error) {
 		return nil, fmt.Errorf("ask the daemon at %s: %w", c.socket, errors.Unwrap(err))
 	}
 	if resp.StatusCode != http.StatusOK {
-		_ = resp.Body.Close()
+		defer resp.Body.Close()
+		var e ctlapi.Error
+		if json.NewDecoder(io.LimitReader(resp.Body, 1<<20)).Decode(&e) == nil && e.Error != "" {
+			for _, f := range e.Findings {
+				e.Error += "\n" + f
+			}
+			return nil, errors.New(e.Error)
+		}
 		return nil, fmt.Errorf("ask the daemon for %s: %s", path, resp.Status)
 	}
 	return resp.Body, nil

@@ -19,7 +19,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/xvrrp/xvrrp/cmd/internal/build"
-	"github.com/xvrrp/xvrrp/cmd/internal/ctlapi"
 	"github.com/xvrrp/xvrrp/cmd/internal/daemon"
 	"github.com/xvrrp/xvrrp/cmd/internal/logging"
 	"github.com/xvrrp/xvrrp/control/config"
@@ -53,13 +52,19 @@ func run(args []string, stdout, stderr io.Writer) int {
 	case opts.signum != "":
 		return printSignal(opts.signum, stdout, stderr)
 	}
-	cfg, diags := config.Parse(osFiles{}, opts.config, environment(opts))
+	env := environment(opts)
+	load := func() (*config.Config, config.Diagnostics) { return config.Parse(osFiles{}, opts.config, env) }
+	cfg, diags := load()
 	if cfg != nil {
 		if err := enterNamespace(opts, cfg); err != nil {
 			fmt.Fprintf(stderr, "xvrrpd: %v\n", err)
 			return exitRuntime
 		}
-		_, more := daemon.Resolve(cfg)
+		more, err := daemon.Findings(cfg)
+		if err != nil {
+			fmt.Fprintf(stderr, "xvrrpd: %v\n", err)
+			return exitRuntime
+		}
 		diags = append(diags, more...)
 	}
 	if opts.test || diags.Fatal() {
@@ -87,7 +92,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	for _, flag := range opts.ignored {
 		log.Warn("option has no effect", "option", flag)
 	}
-	if err := serve(opts, cfg, log); err != nil {
+	if err := serve(opts, cfg, load, log); err != nil {
 		log.Error("xvrrpd ends", "err", err)
 		reportReady(err)
 		return exitRuntime
@@ -95,33 +100,30 @@ func run(args []string, stdout, stderr io.Writer) int {
 	return exitOK
 }
 
-func serve(opts *options, cfg *config.Config, log *slog.Logger) error {
+func serve(opts *options, cfg *config.Config, load daemon.Load, log *slog.Logger) error {
 	// Threads in system calls hold on to their P for a moment. With spare ones
 	// the loop's thread never waits for a P when it wakes up.
 	runtime.GOMAXPROCS(runtime.NumCPU() + 4)
-	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM, unix.SIGINT)
+	ctx, stop := untilSignal()
 	defer stop()
-	go refuseSignals(ctx, log)
 	// A log pipe that nobody reads any more must not end the daemon.
 	signal.Ignore(unix.SIGPIPE)
-	if opts.controlSocket == "" {
-		opts.controlSocket = ctlapi.DefaultSocket(cfg.Instance)
-	}
-	pid, err := writePID(opts.pidFile(cfg.Instance))
+	pid, err := claimPID(opts, cfg.Instance, log)
 	if err != nil {
 		return err
 	}
 	defer pid.remove()
 	d, err := daemon.New(daemon.Options{
-		Config: cfg, Version: build.Version(), Dataplane: opts.dataplane,
+		Config: cfg, Load: load, Version: build.Version(), Dataplane: opts.dataplane,
 		ControlSocket: opts.controlSocket, MetricsListen: opts.metricsListen,
 		Log: log,
 	})
 	if err != nil {
 		return err
 	}
-	log.Info("xvrrpd starts", "version", build.Version(), "config", opts.config, "instances", len(cfg.Instances))
+	go handleSignals(ctx, d, log)
 	err = d.Run(ctx, func() {
+		log.Info("xvrrpd starts", "version", build.Version(), "config", opts.config, "instances", len(cfg.Instances))
 		reportReady(nil)
 		_, _ = systemd.SdNotify(false, systemd.SdNotifyReady)
 	})

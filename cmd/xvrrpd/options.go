@@ -5,13 +5,12 @@ package main
 import (
 	"fmt"
 	"io"
-	"path/filepath"
 	"slices"
 
 	"github.com/spf13/pflag"
 
-	"github.com/xvrrp/xvrrp/cmd/internal/ctlapi"
 	"github.com/xvrrp/xvrrp/cmd/internal/logging"
+	"github.com/xvrrp/xvrrp/cmd/internal/rundir"
 )
 
 type options struct {
@@ -72,7 +71,7 @@ func parseOptions(args []string, stderr io.Writer) (*options, error) {
 	f.StringVarP(&o.namespace, "namespace", "s", "", "run in the network namespace `NAME`")
 	f.StringVarP(&o.configID, "config-id", "i", "", "`ID` of @ID lines (default: the host name up to its first dot)")
 	f.StringVar(&o.dataplane, "dataplane", "auto", "how adverts are received: auto, native, generic, tcx, socket")
-	f.StringVar(&o.controlSocket, "control-socket", "", "`PATH` of the control socket (default below "+ctlapi.RunDir+", by namespace and instance)")
+	f.StringVar(&o.controlSocket, "control-socket", "", "`PATH` of the control socket (default below "+rundir.Root+", by namespace and instance)")
 	f.StringVar(&o.metricsListen, "metrics-listen", "", "serve metrics on TCP `ADDRESS` too")
 	f.StringVar(&o.signum, "signum", "", "print the number of the signal for `FUNCTION` and exit: STOP")
 	f.BoolVarP(&o.version, "version", "v", false, "print the version and exit")
@@ -106,11 +105,4 @@ func parseOptions(args []string, stderr io.Writer) (*options, error) {
 		return nil, fmt.Errorf("--dataplane: %q is not one of auto, native, generic, tcx, socket", o.dataplane)
 	}
 	return o, nil
-}
-
-func (o *options) pidFile(instance string) string {
-	if o.pid != "" {
-		return o.pid
-	}
-	return filepath.Join(ctlapi.Dir(instance), "xvrrpd.pid")
 }

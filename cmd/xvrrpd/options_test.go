@@ -3,17 +3,65 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
+	"context"
+	"fmt"
 	"io"
+	"log/slog"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strconv"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 
 	"github.com/xvrrp/xvrrp/control/config"
 )
+
+// hangingStop makes the test program behave like a daemon whose stop hangs.
+const hangingStop = "XVRRP_TEST_HANGING_STOP"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(hangingStop) == "" {
+		os.Exit(m.Run())
+	}
+	ctx, stop := untilSignal()
+	defer stop()
+	fmt.Println("serving")
+	<-ctx.Done()
+	fmt.Println("stopping")
+	_, _ = io.Copy(io.Discard, os.Stdin) // until the test ends it
+}
+
+func TestSecondSignalEndsAHangingStop(t *testing.T) {
+	for _, s := range []unix.Signal{unix.SIGTERM, unix.SIGINT} {
+		limit, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		cmd := exec.CommandContext(limit, os.Args[0])
+		cmd.Env = append(os.Environ(), hangingStop+"=1")
+		_, err := cmd.StdinPipe() // stays open
+		require.NoError(t, err)
+		stdout, err := cmd.StdoutPipe()
+		require.NoError(t, err)
+		require.NoError(t, cmd.Start())
+		lines := bufio.NewScanner(stdout)
+		require.True(t, lines.Scan())
+		require.Equal(t, "serving", lines.Text())
+		require.NoError(t, cmd.Process.Signal(s))
+		require.True(t, lines.Scan())
+		require.Equal(t, "stopping", lines.Text())
+		require.NoError(t, cmd.Process.Signal(s))
+		require.False(t, lines.Scan())
+		_ = cmd.Wait()
+		assert.Equal(t, s, cmd.ProcessState.Sys().(syscall.WaitStatus).Signal())
+	}
+}
 
 func TestOptions(t *testing.T) {
 	o, err := parseOptions([]string{"-nlDf", "/x.conf", "-S", "3", "--dataplane=tcx", "-p/run/p", "-i", "ka1"}, io.Discard)
@@ -24,7 +72,7 @@ func TestOptions(t *testing.T) {
 	assert.Equal(t, "/x.conf", o.config)
 	assert.Equal(t, 3, o.logging.Facility)
 	assert.Equal(t, "tcx", o.dataplane)
-	assert.Equal(t, "/run/p", o.pidFile(""))
+	assert.Equal(t, "/run/p", o.pid)
 	assert.Equal(t, "ka1", o.configID)
 	assert.Empty(t, o.ignored)
 }
@@ -87,4 +135,21 @@ func TestOSFilesWantRegularFiles(t *testing.T) {
 	text, err := osFiles{}.ReadFile(file)
 	require.NoError(t, err)
 	assert.Equal(t, "x", string(text))
+}
+
+// A pid file that was asked for must be written.
+func TestPIDFile(t *testing.T) {
+	dir := t.TempDir()
+	log := slog.New(slog.DiscardHandler)
+	pid, err := claimPID(&options{pid: filepath.Join(dir, "a", "pid")}, "", log)
+	require.NoError(t, err)
+	text, err := os.ReadFile(filepath.Join(dir, "a", "pid"))
+	require.NoError(t, err)
+	assert.Equal(t, strconv.Itoa(os.Getpid())+"\n", string(text))
+	pid.remove()
+	assert.NoFileExists(t, filepath.Join(dir, "a", "pid"))
+
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "file"), nil, 0o600))
+	_, err = claimPID(&options{pid: filepath.Join(dir, "file", "pid")}, "", log)
+	assert.Error(t, err)
 }

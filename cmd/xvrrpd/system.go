@@ -18,9 +18,12 @@ import (
 	"strconv"
 	"strings"
 
+	systemd "github.com/coreos/go-systemd/v22/daemon"
 	"golang.org/x/sys/unix"
 
+	"github.com/xvrrp/xvrrp/cmd/internal/clock"
 	"github.com/xvrrp/xvrrp/cmd/internal/daemon"
+	"github.com/xvrrp/xvrrp/cmd/internal/rundir"
 	"github.com/xvrrp/xvrrp/control/config"
 )
 
@@ -155,26 +158,64 @@ func reportReady(err error) {
 	_ = os.Unsetenv(readyFD)
 }
 
-// Signals that keepalived answers with a reload or a dump (36 is SIGRTMIN+2 of
-// glibc, 63 and 64 are SIGRTMAX-1 and SIGRTMAX). Left alone they would end the
-// daemon and leave its addresses behind.
-var refusedSignals = []os.Signal{
-	unix.SIGHUP, unix.SIGUSR1, unix.SIGUSR2, unix.Signal(36), unix.Signal(63), unix.Signal(64),
+// untilSignal returns a context that ends with the first SIGTERM or SIGINT. The
+// second one ends the process: an orderly stop that hangs can be ended without
+// SIGKILL.
+func untilSignal() (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(context.Background())
+	ch := make(chan os.Signal, 1)
+	signal.Notify(ch, unix.SIGTERM, unix.SIGINT)
+	go func() {
+		select {
+		case <-ch:
+		case <-ctx.Done():
+		}
+		signal.Stop(ch) // back to the default action, before the stop begins
+		cancel()
+	}()
+	return ctx, cancel
 }
 
-func refuseSignals(ctx context.Context, log *slog.Logger) {
+// Signals that keepalived answers with a dump (36 is SIGRTMIN+2 of glibc, 63
+// and 64 are SIGRTMAX-1 and SIGRTMAX). Left alone they would end the daemon and
+// leave its addresses behind.
+var refusedSignals = []os.Signal{unix.SIGUSR1, unix.SIGUSR2, unix.Signal(36), unix.Signal(63), unix.Signal(64)}
+
+// handleSignals reloads at SIGHUP, and tells systemd when that begins and ends.
+func handleSignals(ctx context.Context, d *daemon.Daemon, log *slog.Logger) {
 	ch := make(chan os.Signal, 1)
-	signal.Notify(ch, refusedSignals...)
+	signal.Notify(ch, append(refusedSignals, unix.SIGHUP)...)
 	for {
 		select {
 		case s := <-ch:
-			log.Warn("this signal has no effect yet; restart to read a new configuration", "signal", s)
+			if s != unix.SIGHUP {
+				log.Warn("this signal has no effect", "signal", s)
+				continue
+			}
+			_, _ = systemd.SdNotify(false, systemd.SdNotifyReloading+"\n"+fmt.Sprintf("MONOTONIC_USEC=%d", clock.Local(clock.Now())/1000))
+			_, _ = d.Reload(ctx, false) // it was logged
+			_, _ = systemd.SdNotify(false, systemd.SdNotifyReady)
 		case <-ctx.Done():
 			return
 		}
 	}
 }
 
+// claimPID writes the pid file. One that nobody asked for may be missing, unless
+// another daemon has it.
+func claimPID(opts *options, instance string, log *slog.Logger) (pidFile, error) {
+	if opts.pid != "" {
+		return writePID(opts.pid)
+	}
+	pid, err := writePID(rundir.PIDFile(instance))
+	if err != nil && !errors.Is(err, rundir.ErrInUse) {
+		log.Warn("no pid file", "err", err)
+		err = nil
+	}
+	return pid, err
+}
+
+// pidFile is a path; empty: there is no file.
 type pidFile string
 
 // writePID replaces the file, unless it names an xvrrpd that runs: one that
@@ -184,7 +225,7 @@ func writePID(path string) (pidFile, error) {
 		pid := strings.TrimSpace(string(old))
 		comm, err := os.ReadFile(filepath.Join("/proc", filepath.Base(pid), "comm"))
 		if err == nil && strings.TrimSpace(string(comm)) == "xvrrpd" && pid != strconv.Itoa(os.Getpid()) {
-			return "", fmt.Errorf("pid file %s, process %s: %w", path, pid, daemon.ErrInUse)
+			return "", fmt.Errorf("pid file %s, process %s: %w", path, pid, rundir.ErrInUse)
 		}
 	}
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
@@ -199,7 +240,11 @@ func writePID(path string) (pidFile, error) {
 	return pidFile(path), nil
 }
 
-func (p pidFile) remove() { _ = os.Remove(string(p)) }
+func (p pidFile) remove() {
+	if p != "" {
+		_ = os.Remove(string(p))
+	}
+}
 
 // printSignal answers --signum.
 func printSignal(function string, stdout, stderr io.Writer) int {

@@ -4,7 +4,6 @@ package packet
 
 import (
 	"encoding/binary"
-	"errors"
 	"net/netip"
 	"time"
 )
@@ -15,7 +14,6 @@ const (
 	SBFDPort    = 7784
 	BFDEchoPort = 3785
 	BFDTTL      = 255 // GTSM: it has not crossed a router
-	BFDEchoTTL  = 254 // of an echo that the peer forwarded
 	BFDLen      = 24  // without authentication
 
 	bfdVersion = 1
@@ -23,21 +21,8 @@ const (
 	udpLen     = 8
 )
 
-// Flags of a BFD control packet.
-const (
-	BFDPoll       = 0x20
-	BFDFinal      = 0x10
-	BFDAuth       = 0x04
-	BFDDemand     = 0x02
-	BFDMultipoint = 0x01
-)
-
-// Errors of DecodeBFD, beside ErrTruncated, ErrLength and ErrVersion.
-var (
-	ErrBFDFlags         = errors.New("multipoint or authentication bit is set")
-	ErrBFDMultiplier    = errors.New("detect multiplier is 0")
-	ErrBFDDiscriminator = errors.New("discriminator is 0")
-)
+// BFDDemand is the flag that marks a probe, RFC 7880 section 7.3.
+const BFDDemand = 0x02
 
 // BFD is a control packet, RFC 5880 section 4.1. Intervals are whole
 // microseconds.
@@ -61,38 +46,6 @@ func AppendBFD(b []byte, m *BFD) []byte {
 		b = binary.BigEndian.AppendUint32(b, uint32(d/time.Microsecond))
 	}
 	return b
-}
-
-// DecodeBFD reads a control packet without authentication, which is the whole
-// payload of a UDP packet. The order of its checks is that of bpf/sbfd.h.
-func DecodeBFD(b []byte, m *BFD) error {
-	if len(b) < BFDLen {
-		return ErrTruncated
-	}
-	*m = BFD{
-		Diag: b[0] & 0x1f, State: b[1] >> 6, Flags: b[1] & 0x3f, Multiplier: b[2],
-		My: binary.BigEndian.Uint32(b[4:]), Your: binary.BigEndian.Uint32(b[8:]),
-		MinTx: micros(b[12:]), MinRx: micros(b[16:]), MinEchoRx: micros(b[20:]),
-	}
-	switch {
-	case len(b) != BFDLen:
-		return ErrLength
-	case b[0]>>5 != bfdVersion:
-		return ErrVersion
-	case m.Flags&(BFDAuth|BFDMultipoint) != 0:
-		return ErrBFDFlags
-	case b[3] != BFDLen:
-		return ErrLength
-	case m.Multiplier == 0:
-		return ErrBFDMultiplier
-	case m.My == 0 || m.Your == 0:
-		return ErrBFDDiscriminator
-	}
-	return nil
-}
-
-func micros(b []byte) time.Duration {
-	return time.Duration(binary.BigEndian.Uint32(b)) * time.Microsecond
 }
 
 // BFDFrame is what carries a BFD packet: Ethernet, IPv4 without options, UDP.

@@ -35,13 +35,13 @@ const (
 )
 
 // ParseFrame finds the VRRP message in an Ethernet frame with up to two VLAN
-// tags. It returns ErrNotVRRP for other traffic, ErrBadIPHeader or
-// ErrFragment. A VLAN tag that the kernel has taken off already is passed as
+// tags. It returns RejectNotVRRP for other traffic, RejectIPHeader or
+// RejectFragment. A VLAN tag that the kernel has taken off already is passed as
 // stripped, 0 if there was none.
 func ParseFrame(b []byte, stripped uint16, f *Frame) error {
 	*f = Frame{VLAN: [2]uint16{stripped, 0}}
 	if len(b) < ethernetLen {
-		return ErrNotVRRP
+		return RejectNotVRRP
 	}
 	f.DstMAC, f.MAC = [6]byte(b), [6]byte(b[6:12])
 	ethertype := binary.BigEndian.Uint16(b[12:])
@@ -51,7 +51,7 @@ func ParseFrame(b []byte, stripped uint16, f *Frame) error {
 			break
 		}
 		if len(b) < 4 {
-			return ErrNotVRRP
+			return RejectNotVRRP
 		}
 		id := binary.BigEndian.Uint16(b) & 0x0fff
 		if f.VLAN[0] != 0 {
@@ -68,19 +68,19 @@ func ParseFrame(b []byte, stripped uint16, f *Frame) error {
 	case etherIPv6:
 		return parseIPv6(b, f)
 	}
-	return ErrNotVRRP
+	return RejectNotVRRP
 }
 
 func parseIPv4(b []byte, f *Frame) error {
 	if len(b) < ipv4Len || b[9] != Protocol {
-		return ErrNotVRRP
+		return RejectNotVRRP
 	}
 	header, total := int(b[0]&0x0f)*4, int(binary.BigEndian.Uint16(b[2:]))
 	if b[0]>>4 != 4 || header < ipv4Len || total < header {
-		return ErrBadIPHeader
+		return RejectIPHeader
 	}
 	if binary.BigEndian.Uint16(b[6:])&fragmentMask != 0 {
-		return ErrFragment
+		return RejectFragment
 	}
 	f.header = b[:min(header, len(b))]
 	f.TTL = b[8]
@@ -92,10 +92,10 @@ func parseIPv4(b []byte, f *Frame) error {
 
 func parseIPv6(b []byte, f *Frame) error {
 	if len(b) < ipv6Len || b[6] != Protocol {
-		return ErrNotVRRP
+		return RejectNotVRRP
 	}
 	if b[0]>>4 != 6 {
-		return ErrBadIPHeader
+		return RejectIPHeader
 	}
 	f.TTL = b[7]
 	f.Src = netip.AddrFrom16([16]byte(b[8:24]))
@@ -114,7 +114,7 @@ func (f *Frame) setPayload(b []byte, at, length int) {
 // far.
 func (f *Frame) VRID() (uint8, error) {
 	if len(f.Payload) < 2 {
-		return 0, ErrTruncated
+		return 0, RejectTruncated
 	}
 	return f.Payload[1], nil
 }
@@ -134,22 +134,23 @@ type Expect struct {
 // Check is the part of an advert's validation that the kernel's program does
 // too, in its order. It begins with what the network stack checks before a
 // socket receives a packet. Decode repeats what does not depend on the frame.
+// An error is a Reject.
 func (f *Frame) Check(x *Expect) error {
 	switch {
 	case f.DstMAC[0]&1 == 0 && f.DstMAC != x.MAC:
-		return ErrDstMAC
+		return RejectDstMAC
 	case f.header != nil && fold(sum(f.header, 0)) != 0xffff:
-		return ErrIPChecksum
+		return RejectIPChecksum
 	case f.Dst != x.Dst:
-		return ErrDestination
+		return RejectDestination
 	case f.PayloadLen > x.MaxLen:
-		return ErrLength
+		return RejectLength
 	case len(f.Payload) < f.PayloadLen || len(f.Payload) < HeaderLen:
-		return ErrTruncated
+		return RejectTruncated
 	case badSource(f.Src, x.Broadcast):
-		return ErrSource
+		return RejectSource
 	case x.CheckTTL && f.TTL != TTL:
-		return ErrTTL
+		return RejectTTL
 	}
 	return f.checkMessage(x.Version)
 }
@@ -166,13 +167,13 @@ func badSource(a, broadcast netip.Addr) bool {
 func (f *Frame) checkMessage(version uint8) error {
 	m := f.Payload
 	if m[0]>>4 != version {
-		return ErrVersion
+		return RejectVersion
 	}
 	if m[0]&0x0f != typeAdvertisement {
-		return ErrType
+		return RejectType
 	}
 	if m[3] == 0 {
-		return ErrCount
+		return RejectCount
 	}
 	size := 4
 	if f.Src.Is6() {
@@ -183,7 +184,7 @@ func (f *Frame) checkMessage(version uint8) error {
 		need += AuthLen
 	}
 	if len(m) < need {
-		return ErrLength
+		return RejectLength
 	}
 	return nil
 }

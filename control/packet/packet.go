@@ -69,30 +69,25 @@ type Advert struct {
 // Count returns the number of virtual addresses.
 func (a *Advert) Count() int { return len(a.Addrs) / 4 }
 
-// Addr returns virtual address i.
-func (a *Advert) Addr(i int) netip.Addr {
-	return netip.AddrFrom4([4]byte(a.Addrs[4*i : 4*i+4]))
-}
-
 // Decode reads a message into a. The addresses are those of the IP header; a
 // version 3 checksum may cover them. The checks, in this order, are those of
 // RFC 9568 section 7.1 that need no configuration: version, type, count,
 // length, checksum and, in version 3, an interval other than 0 (erratum 8301).
-// Reserved bits are ignored. After an error a is undefined.
+// Reserved bits are ignored. An error is a Reject; a is undefined after it.
 func Decode(b []byte, src, dst netip.Addr, a *Advert) error {
 	if len(b) < HeaderLen {
-		return ErrTruncated
+		return RejectTruncated
 	}
 	a.Version = b[0] >> 4
 	if a.Version != 2 && a.Version != 3 {
-		return ErrVersion
+		return RejectVersion
 	}
 	if b[0]&0x0f != typeAdvertisement {
-		return ErrType
+		return RejectType
 	}
 	count := int(b[3])
 	if count == 0 {
-		return ErrCount
+		return RejectCount
 	}
 	end := HeaderLen + 4*count
 	need := end
@@ -100,7 +95,7 @@ func Decode(b []byte, src, dst netip.Addr, a *Advert) error {
 		need += AuthLen
 	}
 	if len(b) < need {
-		return ErrLength
+		return RejectLength
 	}
 	a.VRID, a.Priority = b[1], b[2]
 	a.Addrs = b[HeaderLen:end]
@@ -116,7 +111,7 @@ func decodeV2(b []byte, end int, a *Advert) error {
 	a.Auth = [AuthLen]byte(b[end : end+AuthLen])
 	a.Form = ChecksumMessage
 	if fold(sum(b, 0)) != 0xffff {
-		return ErrChecksum
+		return RejectChecksum
 	}
 	return nil
 }
@@ -132,10 +127,10 @@ func decodeV3(b []byte, src, dst netip.Addr, a *Advert) error {
 	case fold(message+pseudoHeader(src, dst, len(b))) == 0xffff:
 		a.Form = ChecksumPseudoHeader
 	default:
-		return ErrChecksum
+		return RejectChecksum
 	}
 	if centiseconds == 0 {
-		return ErrInterval
+		return RejectInterval
 	}
 	return nil
 }

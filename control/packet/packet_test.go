@@ -44,7 +44,6 @@ func TestDecodeIsTheInverseOfAppend(t *testing.T) {
 	var got packet.Advert
 	require.NoError(t, packet.Decode(message(t, s), s.Src, s.Dst, &got))
 	assert.Equal(t, s.Advert, got)
-	assert.Equal(t, packettest.VIP, got.Addr(0))
 }
 
 func TestDecodeIgnoresReservedBits(t *testing.T) {
@@ -76,17 +75,17 @@ func TestDecodeRefuses(t *testing.T) {
 		mutate  func([]byte) []byte
 		want    error
 	}{
-		"empty":                     {3, func([]byte) []byte { return nil }, packet.ErrTruncated},
-		"header cut":                {3, func(b []byte) []byte { return b[:7] }, packet.ErrTruncated},
-		"version 4":                 {3, func(b []byte) []byte { b[0] = 0x41; return b }, packet.ErrVersion},
-		"type 2":                    {3, func(b []byte) []byte { b[0] = 0x32; return b }, packet.ErrType},
-		"count 0":                   {3, func(b []byte) []byte { b[3] = 0; return b }, packet.ErrCount},
-		"count lies":                {3, func(b []byte) []byte { b[3] = 2; return b }, packet.ErrLength},
-		"v2 without auth data":      {2, func(b []byte) []byte { return b[:12] }, packet.ErrLength},
-		"v2 checksum":               {2, func(b []byte) []byte { b[6] ^= 1; return b }, packet.ErrChecksum},
-		"v2 auth data covered":      {2, func(b []byte) []byte { b[15] ^= 1; return b }, packet.ErrChecksum},
-		"v3 checksum":               {3, func(b []byte) []byte { b[7] ^= 1; return b }, packet.ErrChecksum},
-		"v3 interval 0, sum intact": {3, func(b []byte) []byte { b[4], b[5] = 0, 0; refreshChecksum(b); return b }, packet.ErrInterval},
+		"empty":                     {3, func([]byte) []byte { return nil }, packet.RejectTruncated},
+		"header cut":                {3, func(b []byte) []byte { return b[:7] }, packet.RejectTruncated},
+		"version 4":                 {3, func(b []byte) []byte { b[0] = 0x41; return b }, packet.RejectVersion},
+		"type 2":                    {3, func(b []byte) []byte { b[0] = 0x32; return b }, packet.RejectType},
+		"count 0":                   {3, func(b []byte) []byte { b[3] = 0; return b }, packet.RejectCount},
+		"count lies":                {3, func(b []byte) []byte { b[3] = 2; return b }, packet.RejectLength},
+		"v2 without auth data":      {2, func(b []byte) []byte { return b[:12] }, packet.RejectLength},
+		"v2 checksum":               {2, func(b []byte) []byte { b[6] ^= 1; return b }, packet.RejectChecksum},
+		"v2 auth data covered":      {2, func(b []byte) []byte { b[15] ^= 1; return b }, packet.RejectChecksum},
+		"v3 checksum":               {3, func(b []byte) []byte { b[7] ^= 1; return b }, packet.RejectChecksum},
+		"v3 interval 0, sum intact": {3, func(b []byte) []byte { b[4], b[5] = 0, 0; refreshChecksum(b); return b }, packet.RejectInterval},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := packettest.Valid(tc.version)
@@ -110,12 +109,12 @@ func TestParseFrame(t *testing.T) {
 		"two tags":       {func(s *packettest.Spec) { s.VLANs = []uint16{7, 9} }, nil, [2]uint16{7, 9}},
 		"most options":   {func(s *packettest.Spec) { s.Options = 10 }, nil, [2]uint16{}},
 		"IPv6":           {func(s *packettest.Spec) { s.IPv6 = true }, nil, [2]uint16{}},
-		"three tags":     {func(s *packettest.Spec) { s.VLANs = []uint16{7, 9, 11} }, packet.ErrNotVRRP, [2]uint16{7, 9}},
-		"other protocol": {func(s *packettest.Spec) { s.Mutate = set(9, 17) }, packet.ErrNotVRRP, [2]uint16{}},
-		"IHL 4":          {func(s *packettest.Spec) { s.Mutate = set(0, 0x44) }, packet.ErrBadIPHeader, [2]uint16{}},
-		"total short":    {func(s *packettest.Spec) { s.Mutate = set(3, 19) }, packet.ErrBadIPHeader, [2]uint16{}},
-		"more fragments": {func(s *packettest.Spec) { s.Mutate = set(6, 0x20) }, packet.ErrFragment, [2]uint16{}},
-		"last fragment":  {func(s *packettest.Spec) { s.Mutate = set(7, 1) }, packet.ErrFragment, [2]uint16{}},
+		"three tags":     {func(s *packettest.Spec) { s.VLANs = []uint16{7, 9, 11} }, packet.RejectNotVRRP, [2]uint16{7, 9}},
+		"other protocol": {func(s *packettest.Spec) { s.Mutate = set(9, 17) }, packet.RejectNotVRRP, [2]uint16{}},
+		"IHL 4":          {func(s *packettest.Spec) { s.Mutate = set(0, 0x44) }, packet.RejectIPHeader, [2]uint16{}},
+		"total short":    {func(s *packettest.Spec) { s.Mutate = set(3, 19) }, packet.RejectIPHeader, [2]uint16{}},
+		"more fragments": {func(s *packettest.Spec) { s.Mutate = set(6, 0x20) }, packet.RejectFragment, [2]uint16{}},
+		"last fragment":  {func(s *packettest.Spec) { s.Mutate = set(7, 1) }, packet.RejectFragment, [2]uint16{}},
 		"don't fragment": {func(s *packettest.Spec) { s.Mutate = set(6, 0x40) }, nil, [2]uint16{}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -187,4 +186,31 @@ func TestNeitherDirectionAllocates(t *testing.T) {
 		_ = packet.Decode(m, s.Src, s.Dst, &a)
 		buf = packet.Append(buf[:0], &a, s.Src, s.Dst)
 	}))
+}
+
+func TestRefusingAllocatesNothing(t *testing.T) {
+	s := packettest.Valid(3)
+	m := message(t, s)
+	m[7] ^= 1
+	s.Dst = netip.MustParseAddr("224.0.0.19")
+	frame := s.Build()
+	var a packet.Advert
+	var f packet.Frame
+	var errs [2]error
+	assert.Zero(t, testing.AllocsPerRun(100, func() {
+		errs[0] = packet.Decode(m, s.Src, s.Dst, &a)
+		_ = packet.ParseFrame(frame, 0, &f)
+		errs[1] = f.Check(&expect)
+	}))
+	assert.Equal(t, [2]error{packet.RejectChecksum, packet.RejectDestination}, errs)
+}
+
+func TestEveryRejectHasAWord(t *testing.T) {
+	words := map[string]bool{}
+	for r := packet.RejectNotVRRP; r < packet.RejectMax; r++ {
+		assert.NotEmpty(t, r.String())
+		assert.False(t, words[r.String()], r)
+		words[r.String()] = true
+	}
+	assert.EqualError(t, packet.RejectTTL, "advert refused: bad_ttl")
 }

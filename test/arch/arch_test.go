@@ -9,6 +9,7 @@ import (
 	"go/token"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -20,8 +21,9 @@ import (
 
 const module = "github.com/xvrrp/xvrrp/"
 
-// mayImport lists, for each room, what product code may import besides the
-// standard library; without is what it may not import of that.
+// rooms has, for each room and for each package of the runtime, what product
+// code may import besides the standard library; without is what it may not
+// import of that.
 var rooms = map[string]struct{ may, without []string }{
 	"loader": {
 		may: []string{"github.com/cilium/ebpf", "golang.org/x/sys"},
@@ -31,8 +33,73 @@ var rooms = map[string]struct{ may, without []string }{
 		without: []string{"os", "net", "log", "log/slog", "syscall", "os/exec", "sync", "context"},
 	},
 	"vip": {
-		may: []string{"github.com/vishvananda/netlink", "github.com/google/nftables", "golang.org/x/sys"},
+		may: []string{module + "control/plan", "github.com/vishvananda/netlink", "github.com/google/nftables", "golang.org/x/sys"},
 	},
+
+	internal + "build":     {},
+	internal + "clock":     {may: []string{"golang.org/x/sys"}},
+	internal + "ctlapi":    {without: []string{"os", "net", "syscall"}},
+	internal + "histogram": {without: []string{"sync"}},
+	internal + "logging":   {},
+	internal + "realtime":  {may: []string{"golang.org/x/sys"}},
+	internal + "rundir":    {may: []string{"golang.org/x/sys"}},
+
+	internal + "transport": {may: []string{
+		module + "cmd/internal/clock", module + "control/bfd", module + "control/packet", module + "loader",
+		"golang.org/x/net", "golang.org/x/sys",
+	}},
+	internal + "engine": {may: []string{
+		module + "cmd/internal/clock", module + "cmd/internal/histogram", module + "cmd/internal/transport",
+		module + "control", module + "loader", "golang.org/x/sys",
+	}, without: []string{"log", "log/slog", "net", "net/http", "context"}},
+	internal + "dataplane": {may: []string{
+		module + "cmd/internal/engine", module + "cmd/internal/transport", module + "control/packet", module + "control/plan",
+		module + "loader", "github.com/cilium/ebpf", "github.com/vishvananda/netlink", "golang.org/x/sys",
+	}},
+	internal + "journal":  {may: []string{module + "cmd/internal/engine", module + "control"}},
+	internal + "snapshot": {may: []string{module + "cmd/internal/engine", module + "control", module + "loader"}},
+	internal + "alarm": {may: []string{
+		module + "cmd/internal/engine", module + "cmd/internal/journal", module + "cmd/internal/snapshot", module + "control",
+	}},
+	internal + "metrics": {may: []string{
+		module + "cmd/internal/alarm", module + "cmd/internal/engine", module + "cmd/internal/histogram",
+		module + "cmd/internal/snapshot", module + "control", module + "loader", "github.com/prometheus/client_golang",
+	}},
+	internal + "api": {may: []string{
+		module + "cmd/internal/alarm", module + "cmd/internal/ctlapi", module + "cmd/internal/engine",
+		module + "cmd/internal/journal", module + "cmd/internal/rundir", module + "cmd/internal/snapshot",
+		module + "control", module + "loader", "github.com/prometheus/client_golang", "golang.org/x/net",
+		"golang.org/x/sync", "golang.org/x/sys",
+	}},
+	internal + "daemon": {may: []string{
+		module, "github.com/coreos/go-systemd/v22", "golang.org/x/sync",
+	}},
+}
+
+// internal is the folder of the packages of the runtime. Arrows between them go
+// in one direction: what a package may import has a row of its own.
+const internal = "cmd/internal/"
+
+func TestEveryPackageHasARow(t *testing.T) {
+	entries, err := os.ReadDir("../../" + internal)
+	require.NoError(t, err)
+	for _, e := range entries {
+		_, ok := rooms[internal+e.Name()]
+		assert.True(t, ok, "%s has no row: what may it import?", internal+e.Name())
+	}
+}
+
+// daemon is the root of the runtime.
+func TestOnlyTheProgramImportsTheDaemon(t *testing.T) {
+	for _, room := range []string{"cmd", "test"} {
+		each(t, room, func(path string, f *ast.File) {
+			for _, i := range f.Imports {
+				if i.Path.Value == strconv.Quote(module+internal+"daemon") {
+					assert.Equal(t, "../../cmd/xvrrpd", filepath.Dir(path), path)
+				}
+			}
+		})
+	}
 }
 
 func TestRooms(t *testing.T) {
@@ -51,6 +118,12 @@ func TestRooms(t *testing.T) {
 	}
 }
 
+// clocks are what package time has that looks at a clock or waits for it.
+var clocks = map[string]bool{
+	"Now": true, "Since": true, "Until": true, "Sleep": true, "Tick": true, "After": true, "AfterFunc": true,
+	"NewTimer": true, "NewTicker": true, "Timer": true, "Ticker": true,
+}
+
 // control has no clock and no goroutine.
 func TestControlIsPure(t *testing.T) {
 	each(t, "control", func(path string, f *ast.File) {
@@ -59,16 +132,35 @@ func TestControlIsPure(t *testing.T) {
 			case *ast.GoStmt, *ast.ChanType, *ast.SelectStmt:
 				t.Errorf("%s uses goroutines", path)
 			case *ast.SelectorExpr:
-				if x, ok := n.X.(*ast.Ident); ok && x.Name == "time" {
-					switch n.Sel.Name {
-					case "Now", "Sleep", "After", "NewTimer", "NewTicker", "Since", "Tick":
-						t.Errorf("%s uses time.%s", path, n.Sel.Name)
-					}
+				if x, ok := n.X.(*ast.Ident); ok && x.Name == "time" && clocks[n.Sel.Name] {
+					t.Errorf("%s uses time.%s", path, n.Sel.Name)
+				}
+			case *ast.ImportSpec:
+				if n.Path.Value == `"time"` && n.Name != nil {
+					t.Errorf("%s renames time", path)
 				}
 			}
 			return true
 		})
 	})
+}
+
+// The client is a small program: it needs neither BPF nor netlink.
+func TestClientKnowsOnlyTheAPI(t *testing.T) {
+	cmd := exec.Command("go", "list", "-deps", "./cmd/xvrrpctl")
+	cmd.Dir = "../.."
+	out, err := cmd.Output()
+	require.NoError(t, err)
+	deps := strings.Fields(string(out))
+	assert.Contains(t, deps, module+"cmd/internal/ctlapi")
+	for _, d := range deps {
+		for _, no := range []string{
+			module + "loader", module + "control", module + "vip", module + "cmd/internal/daemon",
+			"github.com/cilium/ebpf", "github.com/vishvananda/netlink", "github.com/prometheus",
+		} {
+			assert.False(t, d == no || strings.HasPrefix(d, no+"/"), "xvrrpctl depends on %s", d)
+		}
+	}
 }
 
 func TestNobodyImportsTests(t *testing.T) {
@@ -106,7 +198,7 @@ func allowed(name string, may []string) bool {
 		return true // standard library
 	}
 	for _, m := range may {
-		if name == m || strings.HasPrefix(name, m+"/") {
+		if name == m || strings.HasPrefix(name, strings.TrimSuffix(m, "/")+"/") {
 			return true
 		}
 	}

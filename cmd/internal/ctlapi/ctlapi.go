@@ -4,17 +4,7 @@
 // are shared by the daemon and its client.
 package ctlapi
 
-import (
-	"fmt"
-	"os"
-	"path/filepath"
-	"strconv"
-	"syscall"
-	"time"
-)
-
-// RunDir holds sockets, pid files and locks.
-const RunDir = "/run/xvrrp"
+import "time"
 
 // Paths of the API.
 const (
@@ -61,15 +51,18 @@ type InstanceStatus struct {
 
 // Liveness is what the kernel recorded of the current master's steady adverts;
 // Count alone counts the repetitions of every master since the start. Times are
-// in nanoseconds; Arrivals holds up to 32 CLOCK_MONOTONIC stamps, oldest first.
+// in nanoseconds; Arrivals holds up to 32 stamps of the kernel's CLOCK_MONOTONIC
+// (without the offset of a time namespace), oldest first.
 type Liveness struct {
-	LastNs       int64   `json:"last_ns"`
-	Count        uint64  `json:"count"`
-	MeanGapNs    int64   `json:"mean_gap_ns"`
-	JitterNs     int64   `json:"jitter_ns"`
-	LargestGapNs int64   `json:"largest_gap_ns"`
-	GapLog2      []int64 `json:"gap_log2"`
-	Arrivals     []int64 `json:"arrivals"`
+	LastNs       int64  `json:"last_ns"`
+	Count        uint64 `json:"count"`
+	MeanGapNs    int64  `json:"mean_gap_ns"`
+	JitterNs     int64  `json:"jitter_ns"`
+	LargestGapNs int64  `json:"largest_gap_ns"`
+	// GapLog2 counts gaps: element i those from 2^(10+i) ns up to twice that. The
+	// first has no lower bound, the last no upper one.
+	GapLog2  []int64 `json:"gap_log2"`
+	Arrivals []int64 `json:"arrivals"`
 }
 
 // Count is the number of frames that left the receive program for one reason,
@@ -194,33 +187,4 @@ type Event struct {
 	Priority uint8     `json:"priority,omitempty"`
 	Peer     string    `json:"peer,omitempty"`
 	MAC      string    `json:"mac,omitempty"`
-}
-
-// DefaultSocket returns where the daemon of this network namespace listens. A
-// daemon outside the first namespace, or one with an instance name, has a
-// folder of its own, so that two never share a path by accident.
-func DefaultSocket(instance string) string { return filepath.Join(Dir(instance), "xvrrpd.sock") }
-
-// Dir returns the folder for the files of the daemon of this namespace. Where
-// it cannot be told whether this is the first one (that takes CAP_SYS_PTRACE,
-// or all the capabilities of process 1) it is taken for another.
-func Dir(instance string) string {
-	dir := RunDir
-	if own := NetNS("self"); own != NetNS("1") {
-		dir = filepath.Join(dir, "netns-"+strconv.FormatUint(own, 10))
-	}
-	if instance != "" {
-		dir = filepath.Join(dir, "instance-"+instance)
-	}
-	return dir
-}
-
-// NetNS returns the inode of a process's network namespace, 0 if it cannot be
-// read.
-func NetNS(pid string) uint64 {
-	info, err := os.Stat(fmt.Sprintf("/proc/%s/ns/net", pid))
-	if err != nil {
-		return 0
-	}
-	return info.Sys().(*syscall.Stat_t).Ino
 }

@@ -1,49 +1,53 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package daemon joins the rooms at run time: it builds the virtual routers
-// from a configuration, runs the event loop and everything slow beside it, and
-// leaves in order.
+// Package daemon lives and reconciles: it computes what the configuration wants
+// on this host, compares that with what there is, and carries the difference
+// out. Boot, reload, news of the host and stop are the same operation. It is
+// the only package that knows all others.
 package daemon
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
-	"net/netip"
-	"os"
-	"path/filepath"
-	"slices"
-	"strconv"
 	"time"
 
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/sys/unix"
 
+	"github.com/xvrrp/xvrrp/cmd/internal/alarm"
+	"github.com/xvrrp/xvrrp/cmd/internal/api"
 	"github.com/xvrrp/xvrrp/cmd/internal/clock"
-	"github.com/xvrrp/xvrrp/cmd/internal/ctlapi"
-	"github.com/xvrrp/xvrrp/cmd/internal/transport"
-	"github.com/xvrrp/xvrrp/control"
+	"github.com/xvrrp/xvrrp/cmd/internal/engine"
+	"github.com/xvrrp/xvrrp/cmd/internal/journal"
+	"github.com/xvrrp/xvrrp/cmd/internal/metrics"
+	"github.com/xvrrp/xvrrp/cmd/internal/realtime"
+	"github.com/xvrrp/xvrrp/cmd/internal/rundir"
+	"github.com/xvrrp/xvrrp/cmd/internal/snapshot"
 	"github.com/xvrrp/xvrrp/control/config"
-	"github.com/xvrrp/xvrrp/control/packet"
-	"github.com/xvrrp/xvrrp/loader"
+	"github.com/xvrrp/xvrrp/control/plan"
 	"github.com/xvrrp/xvrrp/vip"
 )
 
-// ErrInUse says that another daemon serves an interface in this namespace.
-var ErrInUse = errors.New("another xvrrpd uses it")
+const (
+	// journalSize is the number of entries that are kept for `xvrrpctl events`.
+	journalSize = 4096
+	// recordsSize is the number of records that may wait for the journal.
+	recordsSize = 1 << 14
+)
+
+// Load reads the configuration file. The Config is nil if it cannot be run.
+type Load func() (*config.Config, config.Diagnostics)
 
 // Options of New.
 type Options struct {
-	Config  *config.Config
+	Config  *config.Config // as Load returned it at first
+	Load    Load
 	Version string
 	// Dataplane is auto or one mode: native, generic, tcx, socket.
 	Dataplane     string
-	ControlSocket string
-	MetricsListen string // TCP address, empty: only the control socket
+	ControlSocket string // empty: the usual place, if that can be had
+	MetricsListen string // TCP address; empty: only the control socket
 	Log           *slog.Logger
 }
 
@@ -52,449 +56,214 @@ type Daemon struct {
 	opts    Options
 	log     *slog.Logger
 	netns   uint64
-	started time.Time
-	ifaces  []*iface
-	insts   []*instance
-	locks   map[string]*os.File // by interface
+	engine  *engine.Engine
 	host    *vip.Host
-	loop    *loop
-	reports chan vip.Report
-	ctl     *server
+	watcher *vip.Watcher
+	journal *journal.Journal
+	writer  *journal.Writer
+	reader  *snapshot.Reader
+	judge   *alarm.Judge
+	server  *api.Server
+	reloads chan reloadRequest
+	inbox   inbox
+	state   *reconciler
+
+	loopDone chan struct{} // closed when the event loop has ended
 }
 
-// New resolves the configuration on this host, takes hold of everything that
-// the daemon needs and, last, removes what a crash left; addresses are not
-// touched if it fails before. Adverts are
-// received from here on, so that the first master-down timer counts from a
-// moment at which they were heard.
+// New takes hold of what the daemon needs whatever the configuration says. It
+// fails if another daemon serves one of the interfaces; it changes nothing on
+// the host.
 func New(opts Options) (d *Daemon, err error) {
-	h, diags := Resolve(opts.Config)
-	if diags.Fatal() {
-		var errs []error
-		for _, g := range diags {
-			errs = append(errs, errors.New(g.String()))
-		}
-		return nil, errors.Join(errs...)
+	d = &Daemon{
+		opts: opts, log: opts.Log, netns: rundir.NetNS("self"),
+		journal: journal.New(journalSize),
+		reader:  &snapshot.Reader{Clock: clock.Now, Lease: opts.Config.Process.Lease},
+		reloads: make(chan reloadRequest), loopDone: make(chan struct{}),
 	}
-	d = &Daemon{opts: opts, log: opts.Log, netns: ctlapi.NetNS("self"), started: time.Now(), locks: map[string]*os.File{}}
+	d.inbox.signal = make(chan struct{}, 1)
+	d.writer = &journal.Writer{Journal: d.journal, Log: d.log, Clock: clock.Now}
+	d.judge = &alarm.Judge{Reader: d.reader, Journal: d.journal, Log: d.log}
+	d.state = newReconciler(d)
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, d.close())
 		}
 	}()
-	d.reports = make(chan vip.Report, 4*len(opts.Config.Instances)+64)
-	d.host, err = vip.NewHost(len(opts.Config.Instances), clock.Now, d.reported)
+	d.engine, err = engine.New(engine.Options{Lease: opts.Config.Process.Lease, Clock: clock.Now, Records: recordsSize})
 	if err != nil {
 		return d, err
 	}
-	byInterface := map[string][]*config.Instance{}
-	var names []string
+	if d.host, err = vip.NewHost(clock.Now, d.state.reported); err != nil {
+		return d, err
+	}
+	if d.watcher, err = vip.NewWatcher(d.news, d.lost); err != nil {
+		return d, err
+	}
 	for _, i := range opts.Config.Instances {
-		if byInterface[i.Interface] == nil {
-			names = append(names, i.Interface)
-		}
-		byInterface[i.Interface] = append(byInterface[i.Interface], i)
-	}
-	for _, name := range names {
-		if err := d.lock(name); err != nil {
-			return d, err
-		}
-	}
-	if d.ctl, err = newServer(d); err != nil {
-		return d, err
-	}
-	for _, name := range names {
-		if err := d.openInterface(h, name, byInterface[name]); err != nil {
-			return d, err
-		}
-	}
-	if d.loop, err = newLoop(d.insts, d.ifaces, d.host, opts.Config.Process.Lease); err != nil {
-		return d, err
-	}
-	return d, d.cleanUp(h)
-}
-
-// reported takes a report of vip.Host, which must not wait for a slow log.
-func (d *Daemon) reported(r vip.Report) {
-	select {
-	case d.reports <- r:
-	default:
-		d.loop.stats.lost.Add(1)
-	}
-}
-
-// lock makes sure that no other daemon serves the interface.
-func (d *Daemon) lock(ifname string) error {
-	dir := filepath.Join(ctlapi.RunDir, "lock")
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return fmt.Errorf("make folder for locks: %w", err)
-	}
-	path := filepath.Join(dir, strconv.FormatUint(d.netns, 10)+"-"+ifname)
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR|unix.O_NOFOLLOW, 0o600)
-	if err != nil {
-		return fmt.Errorf("open lock of interface %s: %w", ifname, err)
-	}
-	d.locks[ifname] = f
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		if errors.Is(err, unix.EWOULDBLOCK) {
-			err = ErrInUse
-		}
-		return fmt.Errorf("lock interface %s: %w", ifname, err)
-	}
-	return nil
-}
-
-// cleanUp removes what a crash left, and sets up what has to be there before
-// the first takeover.
-func (d *Daemon) cleanUp(h *host) error {
-	var left []vip.Found
-	refused := map[string][]netip.Addr{} // by interface: addresses that accept no traffic
-	for _, i := range d.opts.Config.Instances {
-		there, err := vip.Present(h.addresses(i))
-		if err != nil {
-			return err
-		}
-		for _, a := range there {
-			if i.Priority != control.PriorityOwner || a.Ours {
-				left = append(left, a)
-			}
-		}
-		if i.Accept {
+		if d.watcher.Facts().Link(i.Interface) == nil {
 			continue
 		}
-		for _, a := range i.Addresses {
-			refused[i.Interface] = append(refused[i.Interface], a.Prefix.Addr())
+		if err := d.state.lock(i.Interface); err != nil {
+			return d, err
 		}
 	}
-	if err := vip.Remove(left); err != nil {
-		d.log.Warn("addresses that were left behind", "err", err)
-	} else {
-		for _, f := range d.ifaces {
-			f.guard.LiftFences()
-		}
+	socket := opts.ControlSocket
+	if socket == "" {
+		socket = rundir.Socket(opts.Config.Instance)
 	}
-	for _, a := range left {
-		d.log.Warn("removed an address that was left behind", "address", a.Prefix)
-	}
-	for ifname := range d.locks {
-		if err := vip.InstallFirewall(ifname, refused[ifname]); err != nil {
-			return err
-		}
-	}
-	return nil
+	d.server, err = api.New(api.Options{
+		Version: opts.Version, Socket: socket, SocketRequired: opts.ControlSocket != "", MetricsListen: opts.MetricsListen,
+		Reader: d.reader, Journal: d.journal, Alarms: d.judge, Loop: &d.engine.Stats, Reload: d.Reload, Log: d.log,
+		Metrics: &metrics.Collector{
+			Version: opts.Version, Reader: d.reader, Alarms: d.judge, Loop: &d.engine.Stats,
+			Announcements: func() (sent, dropped uint64) { return d.host.Sent.Load(), d.host.Dropped.Load() },
+		},
+	})
+	return d, err
 }
 
-func (d *Daemon) openInterface(h *host, name string, cfgs []*config.Instance) error {
-	f := &iface{
-		name: name, ifindex: h.links[name].Attrs().Index, bySlot: map[loader.Slot]*instance{},
-		leaseTime: d.opts.Config.Process.Lease,
-	}
-	spec := loader.FilterOptions{Ifindex: f.ifindex, Ifname: name, MAC: h.links[name].Attrs().HardwareAddr}
-	var groups []netip.Addr
-	fast := false
-	for _, cfg := range cfgs {
-		local, err := vip.PrefixOf(h.links[name], cfg.Source)
-		if err != nil {
-			return err
-		}
-		r := h.kernelRouter(cfg, f.ifindex)
-		r.Broadcast = broadcastOf(local)
-		spec.Routers = append(spec.Routers, r)
-		spec.Locals = addLocal(spec.Locals, loader.Local{Prefix: local, Reflect: cfg.Reflect})
-		fast = fast || cfg.FastDetect.Enabled
-		if !slices.Contains(groups, cfg.Group) {
-			groups = append(groups, cfg.Group)
-		}
-	}
-	f.reflects = slices.ContainsFunc(spec.Locals, func(l loader.Local) bool { return l.Reflect })
-	var err error
-	if err = d.openPlane(f, spec); err != nil {
-		return err
-	}
-	d.ifaces = append(d.ifaces, f)
-	if fast {
-		if err := d.openDetector(f, spec.MAC); err != nil {
-			return err
-		}
-	}
-	if f.sender, err = transport.NewSender(name, f.ifindex, groups, len(cfgs)+1); err != nil {
-		return err
-	}
-	for _, cfg := range cfgs {
-		i, err := d.newInstance(h, f, cfg)
-		if err != nil {
-			return fmt.Errorf("vrrp_instance %s: %w", cfg.Name, err)
-		}
-		f.bySlot[i.slot] = i
-		d.host.Register(i.set)
-		d.insts = append(d.insts, i)
-	}
-	d.log.Info("data plane", "iface", name, "mode", f.plane.Mode(), "instances", len(cfgs))
-	return nil
-}
-
-// addLocal adds a source address. Instances may share one: it is refused to
-// peers if one of them refuses it.
-func addLocal(locals []loader.Local, l loader.Local) []loader.Local {
-	for i := range locals {
-		if locals[i].Prefix == l.Prefix {
-			locals[i].Reflect = locals[i].Reflect && l.Reflect
-			return locals
-		}
-	}
-	return append(locals, l)
-}
-
-var planeModes = map[string][]loader.Mode{
-	"auto":    {loader.ModeNative, loader.ModeGeneric, loader.ModeTCX},
-	"native":  {loader.ModeNative},
-	"generic": {loader.ModeGeneric},
-	"tcx":     {loader.ModeTCX},
-	"socket":  nil,
-}
-
-// openPlane tries the modes in order; what is left is the packet socket, if
-// the mode was not asked for by name.
-func (d *Daemon) openPlane(f *iface, spec loader.FilterOptions) (err error) {
-	modes, ok := planeModes[d.opts.Dataplane]
-	if !ok {
-		return fmt.Errorf("unknown data plane %q", d.opts.Dataplane)
-	}
-	f.guard = noGuard{}
-	if len(modes) > 0 {
-		spec.Modes, spec.Holder, spec.Egress, spec.Log = modes, xdpHolder, attachClsact, d.log
-		spec.PinDir = loader.PinDir(d.netns, f.name)
-		if err := loader.MountBPFFS(); err != nil {
-			d.log.Warn("nothing is pinned; a crash takes the program along", "err", err)
-			spec.PinDir = ""
-		} else if err := loader.ReclaimPins(); err != nil {
-			d.log.Warn("pins of interfaces that are gone", "err", err)
-		}
-		filter, err := loader.Open(spec)
-		if err == nil {
-			f.plane, f.guard = filter, filter
-			return nil
-		}
-		if d.opts.Dataplane != "auto" {
-			return err
-		}
-		d.log.Warn("no BPF program; adverts come through a packet socket", "iface", f.name, "err", err)
-	}
-	socket, err := transport.NewCapture(f.name, f.ifindex, spec.MAC)
+// Findings returns what is to be said about a configuration on this host, as
+// it is now. It changes nothing.
+func Findings(cfg *config.Config) (config.Diagnostics, error) {
+	facts, err := vip.Facts()
 	if err != nil {
-		return err
+		return nil, err
 	}
-	for _, r := range spec.Routers {
-		socket.SetRouter(loader.SlotOf(r.VRID, r.IPv6), r)
-	}
-	f.plane = socket
-	return nil
+	_, diags := plan.Compute(cfg, facts, plan.Options{Dataplane: "auto"})
+	return diags, nil
 }
 
-// openDetector prepares fast detection, which needs the kernel's record of
-// answers.
-func (d *Daemon) openDetector(f *iface, mac net.HardwareAddr) error {
-	if f.guard == (noGuard{}) || len(mac) != 6 {
-		d.log.Warn("fast_detect needs a BPF program and Ethernet; the RFC's timer decides", "iface", f.name)
-		return nil
+// news takes what happened on this host to the event loop and to the
+// addresses, at once. The plan follows.
+func (d *Daemon) news(n vip.News) {
+	l := engine.Link{Watched: engine.Watched{Ifindex: n.Ifindex, Addr: n.Addr}, Down: n.Down, MAC: n.MAC}
+	d.engine.Link(l)
+	switch {
+	case n.Addr.IsValid() && n.Down:
+		d.host.Lost(vip.Key{Ifindex: n.Ifindex, Addr: n.Addr})
+	case !n.Addr.IsValid() && n.Gone:
+		d.host.SetMAC(n.Ifindex, nil)
+	case !n.Addr.IsValid():
+		d.host.SetMAC(n.Ifindex, n.MAC[:])
 	}
-	prober, err := transport.NewProber(f.name, f.ifindex)
-	if err != nil {
-		return err
-	}
-	f.detector = newDetector(prober, [6]byte(mac))
-	return nil
 }
 
-// kernelRouter is what the program has to know of an instance.
-func (h *host) kernelRouter(cfg *config.Instance, ifindex int) loader.Router {
-	r := loader.Router{VRID: cfg.VRID, Version: cfg.Version, CheckTTL: true, Group: cfg.Group, Name: cfg.Name}
-	for _, a := range h.addresses(cfg) {
-		if a.Ifindex == ifindex {
-			r.Addrs = append(r.Addrs, a.Prefix.Addr())
-		}
-	}
-	if cfg.Fence {
-		advert := advertOf(cfg)
-		advert.Priority = 1
-		r.Own = packet.Append(nil, &advert, cfg.Source, cfg.Group)
-	}
-	return r
+func (d *Daemon) lost(err error) {
+	d.log.Warn("missed interface notifications; resynchronizing", "err", err)
+	d.host.Verify()
 }
 
-// broadcastOf returns the directed broadcast address of an IPv4 network, or
-// the zero Addr for a point-to-point link, which has none (RFC 3021).
-func broadcastOf(p netip.Prefix) netip.Addr {
-	if p.Bits() > 30 {
-		return netip.Addr{}
-	}
-	b := p.Addr().As4()
-	host := uint32(1)<<(32-p.Bits()) - 1
-	return netip.AddrFrom4([4]byte(binary.BigEndian.AppendUint32(nil, binary.BigEndian.Uint32(b[:])|host)))
-}
-
-// xdpHolder returns the id of the program on an interface's XDP hook.
-func xdpHolder(ifindex int) uint32 {
-	link, err := netlink.LinkByIndex(ifindex)
-	if err != nil || link.Attrs().Xdp == nil {
-		return 0
-	}
-	return link.Attrs().Xdp.ProgId
-}
-
-// advertOf is the advert of an instance, without a priority.
-func advertOf(cfg *config.Instance) packet.Advert {
-	advert := packet.Advert{
-		Version: cfg.Version, VRID: cfg.VRID, Interval: cfg.Interval,
-		Form: packet.ChecksumPseudoHeader, Addrs: advertised(cfg),
-	}
-	if cfg.ChecksumAsV2 {
-		advert.Form = packet.ChecksumMessage
-	}
-	if cfg.AuthPass != "" {
-		advert.AuthType = packet.AuthPass
-		copy(advert.Auth[:], cfg.AuthPass)
-	}
-	return advert
-}
-
-// macOf returns the MAC of a link, or zero if it has none of six bytes.
-func macOf(link netlink.Link) (mac [6]byte) {
-	if hw := link.Attrs().HardwareAddr; len(hw) == len(mac) {
-		copy(mac[:], hw)
-	}
-	return mac
-}
-
-func (d *Daemon) newInstance(h *host, f *iface, cfg *config.Instance) (*instance, error) {
-	i := &instance{id: len(d.insts), cfg: cfg, iface: f, slot: loader.SlotOf(cfg.VRID, false)}
-	advert := advertOf(cfg)
-	i.frame = transport.NewFrame(advert, cfg.Source, cfg.Group)
-	rc := control.Config{
-		VRID: cfg.VRID, Version: cfg.Version, Priority: cfg.Priority, Interval: cfg.Interval,
-		Source: cfg.Source, MAC: macOf(h.links[cfg.Interface]), Strict: cfg.Strict, DownAdverts: cfg.DownAdverts, NoPreempt: cfg.NoPreempt,
-		PreemptDelay: cfg.PreemptDelay, AuthType: advert.AuthType, Auth: advert.Auth,
-		Addrs: advert.Addrs, SkipCheckAddrs: cfg.SkipCheckAddrs,
-		LowerPrioNoAdvert:    cfg.LowerPrioNoAdvert,
-		HigherPrioSendAdvert: cfg.HigherPrioSendAdvert,
-		OwnerIgnoreAdverts:   cfg.OwnerIgnoreAdverts,
-		HoldLimit:            f.leaseTime,
-	}
-	track := func(name string, weight int, reverse bool) {
-		link := h.links[name]
-		i.links = append(i.links, link.Attrs().Index)
-		rc.Tracks = append(rc.Tracks, control.Track{Weight: weight, Reverse: reverse, Down: !up(link)})
-	}
-	if !cfg.DontTrackPrimary {
-		track(cfg.Interface, 0, false)
-	}
-	for _, t := range cfg.Tracked {
-		track(t.Interface, t.Weight, t.Reverse)
-	}
-	for _, a := range cfg.Addresses {
-		// Interfaces of addresses are tracked too, as keepalived does.
-		if a.Dev != "" && !a.NoTrack && !slices.Contains(i.links, h.links[a.Dev].Attrs().Index) &&
-			(a.Dev != cfg.Interface || !cfg.DontTrackPrimary) {
-			track(a.Dev, 0, false)
-		}
-	}
-	if !cfg.SourceConfigured {
-		// Without its source address the interface cannot send adverts, and
-		// what it owns went with it: that is a FAULT too.
-		i.links = append(i.links, sourceOf(f.ifindex))
-		rc.Tracks = append(rc.Tracks, control.Track{})
-	}
-	i.router = control.New(rc)
-	// The owner's addresses may be the host's own: those that are there
-	// already are announced, and neither added nor removed.
-	own := map[netip.Addr]bool{}
-	if cfg.Priority == control.PriorityOwner {
-		there, err := vip.Present(h.addresses(cfg))
-		if err != nil {
-			return nil, err
-		}
-		for _, a := range there {
-			own[a.Prefix.Addr()] = !a.Ours
-		}
-	}
-	var err error
-	i.set, err = vip.NewSet(i.id, h.addresses(cfg), own, vip.Announcement(cfg.GARP))
-	return i, err
-}
-
-// Run works until ctx ends and then leaves: priority 0, service until a
-// successor is there, addresses removed, the program detached. ready is called once the routers run.
+// Run works until ctx ends and then leaves in order: priority 0, service until
+// a successor is there, addresses removed, programs detached. ready is called
+// once the routers run.
 func (d *Daemon) Run(ctx context.Context, ready func()) error {
-	how, err := prepareProcess(&d.opts.Config.Process, d.log)
+	schedule, err := realtime.Prepare(realtimeOptions(&d.opts.Config.Process), d.log)
 	if err != nil {
 		return errors.Join(err, d.close())
 	}
-	work, stopWork := context.WithCancel(context.WithoutCancel(ctx))
+	background := context.WithoutCancel(ctx)
+	work, stopWork := context.WithCancel(background)
 	defer stopWork()
-	// A worker that fails stops the daemon: without news of interfaces, say, it
-	// would be wrong and not know it.
-	slow, failing := errgroup.WithContext(work)
-	slow.Go(func() error { return d.host.Run(work) })
-	slow.Go(func() error { return d.watchLinks(work) })
-	slow.Go(func() error { return d.watchSources(work) })
-	slow.Go(func() error { return d.ctl.serve(work) })
-	slow.Go(func() error { return d.watchAlarms(work) })
-	slow.Go(func() error { return d.feedWatchdog(work) })
-	slow.Go(func() error { return how.keep(work, d.log) })
-	published := make(chan error, 1)
-	publishing, stopPublishing := context.WithCancel(context.WithoutCancel(ctx))
-	defer stopPublishing()
-	go func() { published <- d.publish(publishing) }()
+	helpers, failing := errgroup.WithContext(work)
+	helpers.Go(func() error { return d.watcher.Run(work) })
+	helpers.Go(func() error { return d.server.Run(work) })
+	helpers.Go(func() error { return d.judge.Run(work) })
+	helpers.Go(func() error { return d.feedWatchdog(work) })
+	helpers.Go(func() error { return schedule.Keep(work, d.log) })
+	helpers.Go(func() error { return d.watchFirewall(work) })
 
-	stopped := make(chan error, 1)
-	go func() { stopped <- d.loop.run(how, ready) }()
+	owning, stopOwning := context.WithCancel(background)
+	defer stopOwning()
+	owner := make(chan error, 1)
+	go func() { owner <- d.host.Run(owning) }()
+	var loopErr error
+	go func() {
+		defer close(d.loopDone)
+		loopErr = d.engine.Run(schedule.Apply)
+	}()
+	records := make(chan error, 1)
+	go func() { records <- d.engine.ReadRecords(d.record) }()
+
+	stopping, stop := context.WithCancel(ctx)
+	defer stop()
+	reconciled := make(chan error, 1)
+	go func() { reconciled <- d.state.run(stopping, ready) }()
 	select {
-	case <-ctx.Done():
-		err = d.stopLoop(stopped)
+	case err = <-reconciled: // asked to stop, or it could not start
+	case <-d.loopDone: // it failed: nothing can leave in order
+		err = <-reconciled
 	case <-failing.Done():
-		err = d.stopLoop(stopped)
-	case err = <-stopped:
+		// Without news of interfaces, say, the daemon would be wrong and not
+		// know it.
+		stop()
+		err = <-reconciled
 	}
+	d.endLoop()
+	stopOwning()
+	err = errors.Join(err, loopErr, <-owner, d.state.closePorts())
 	stopWork()
-	err = errors.Join(err, slow.Wait())
-	stopPublishing()
-	return errors.Join(err, <-published, d.close())
+	err = errors.Join(err, helpers.Wait(), d.engine.StopRecords(), <-records)
+	d.writer.Close()
+	return errors.Join(err, d.close())
 }
 
-// stopLoop makes the routers leave in order and waits for it.
-func (d *Daemon) stopLoop(stopped <-chan error) error {
-	d.loop.stop.Store(true)
-	d.loop.wake()
-	return <-stopped
+// endLoop ends the event loop, whose routers have left.
+func (d *Daemon) endLoop() {
+	for !d.engine.Apply(&engine.Batch{Quit: true}) {
+		select {
+		case <-d.loopDone:
+			return
+		case <-time.After(time.Millisecond): // the batch before is being applied
+		}
+	}
+	<-d.loopDone
 }
 
-// close gives back what New took, in the reverse order.
+// record takes a record of the event loop to the journal and, if it is about
+// the table, to the reconciler.
+func (d *Daemon) record(r *engine.Record) {
+	d.writer.Record(r)
+	switch r.Kind {
+	case engine.RecordApplied, engine.RecordRetired:
+		d.inbox.put(r)
+	}
+}
+
+func realtimeOptions(p *config.Process) realtime.Options {
+	return realtime.Options{
+		Nice: p.Nice, Priority: p.RTPriority, PriorityRequired: p.RTConfigured, RTTime: p.RTTime,
+		LockMemory: p.NoSwap, LockMemoryRequired: p.NoSwapConfigured, CPUs: p.CPUs,
+	}
+}
+
+// watchFirewall has the firewall looked at when somebody changes the ruleset.
+func (d *Daemon) watchFirewall(ctx context.Context) error {
+	err := vip.WatchFirewall(ctx, d.inbox.firewallChanged)
+	if err != nil && ctx.Err() == nil {
+		d.log.Warn("changes of the firewall by others are not noticed", "err", err)
+	}
+	return nil
+}
+
+// close gives back what New took.
 func (d *Daemon) close() error {
 	var errs []error
-	if d.loop != nil {
-		errs = append(errs, d.loop.close())
+	if d.server != nil {
+		errs = append(errs, d.server.Close())
 	}
-	for _, f := range d.ifaces {
-		if f.sender != nil {
-			errs = append(errs, f.sender.Close())
-		}
-		if f.detector != nil {
-			errs = append(errs, f.detector.prober.Close())
-		}
-		errs = append(errs, f.plane.Close())
+	if d.watcher != nil {
+		errs = append(errs, d.watcher.Close())
 	}
 	if d.host != nil {
 		errs = append(errs, d.host.Close())
 	}
-	if d.ctl != nil {
-		errs = append(errs, d.ctl.close())
-		// The locks are held, so the tables are ours.
-		for ifname := range d.locks {
-			errs = append(errs, vip.RemoveFirewall(ifname))
-		}
+	if d.engine != nil {
+		errs = append(errs, d.engine.Close())
 	}
-	for _, f := range d.locks {
-		errs = append(errs, f.Close())
+	errs = append(errs, d.state.unlock())
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("stop: %w", err)
 	}
-	return errors.Join(errs...)
+	return nil
 }

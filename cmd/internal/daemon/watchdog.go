@@ -23,7 +23,7 @@ func (d *Daemon) feedWatchdog(ctx context.Context) error {
 		select {
 		case <-tick.C:
 			// Even an idle loop wakes to renew its lease.
-			if n := d.loop.stats.wakeups.Load(); n != seen {
+			if n := d.engine.Stats.Wakeups.Load(); n != seen {
 				seen = n
 				_, _ = daemon.SdNotify(false, daemon.SdNotifyWatchdog)
 			}

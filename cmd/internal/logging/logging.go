@@ -1,15 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package logging chooses where log lines go.
+// Package logging chooses where log lines go. A log that nobody reads holds
+// nothing up.
 package logging
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"log/syslog"
 	"os"
+	"time"
 )
 
 // Options as the command line gives them.
@@ -22,48 +25,83 @@ type Options struct {
 	Detail   bool // -D
 }
 
-// New returns a logger and what has to be closed at the end. Without anything
-// to log to, as on a host without syslog, it logs to standard error.
-func New(o Options) (*slog.Logger, io.Closer, error) {
-	var outs []io.Writer
-	var closers closers
+const (
+	// queueLines is the number of lines that may wait to be written.
+	queueLines = 1024
+	// flushLimit is how long Close waits for them.
+	flushLimit = time.Second
+)
+
+// Output is what the lines are written to.
+type Output struct{ queues []*queue }
+
+// New returns a logger and its Output. Without anything to log to, as on a host
+// without syslog, it logs to standard error.
+func New(o Options) (*slog.Logger, *Output, error) {
+	out := &Output{}
+	add := func(to io.Writer) { out.queues = append(out.queues, newQueue(to, o, queueLines)) }
+	if o.File != "" {
+		f, err := os.OpenFile(o.File, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+		if err != nil {
+			return nil, nil, fmt.Errorf("open log file: %w", err)
+		}
+		add(f)
+	}
 	if !o.NoSyslog && !o.Console && o.File == "" {
 		facility := syslog.LOG_DAEMON
 		if o.Facility >= 0 {
 			facility = syslog.LOG_LOCAL0 + syslog.Priority(o.Facility)<<3
 		}
 		if w, err := syslog.New(facility|syslog.LOG_INFO, "xvrrpd"); err == nil {
-			outs, closers = append(outs, w), append(closers, w)
+			add(w)
 		}
 	}
-	if o.File != "" {
-		f, err := os.OpenFile(o.File, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
-		if err != nil {
-			return nil, nil, fmt.Errorf("open log file: %w", err)
-		}
-		outs, closers = append(outs, f), append(closers, f)
+	if o.Console || len(out.queues) == 0 && !o.NoSyslog {
+		add(os.Stderr)
 	}
-	if o.Console || len(outs) == 0 && !o.NoSyslog {
-		outs = append(outs, os.Stderr)
-	}
+	return slog.New(o.handler(out)), out, nil
+}
+
+func (o Options) handler(w io.Writer) slog.Handler {
 	level := slog.LevelInfo
 	if o.Detail {
 		level = slog.LevelDebug
 	}
-	h := &slog.HandlerOptions{Level: level}
-	out := io.MultiWriter(outs...)
 	if o.JSON {
-		return slog.New(slog.NewJSONHandler(out, h)), closers, nil
+		return slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level})
 	}
-	return slog.New(slog.NewTextHandler(out, h)), closers, nil
+	return slog.NewTextHandler(w, &slog.HandlerOptions{Level: level})
 }
 
-type closers []io.Closer
+// Write hands a line to every output. It never waits.
+func (o *Output) Write(line []byte) (int, error) {
+	for _, q := range o.queues {
+		q.add(line)
+	}
+	return len(line), nil
+}
 
-func (c closers) Close() error {
+// Dropped returns the number of lines that were not written because the outputs
+// were not read.
+func (o *Output) Dropped() uint64 {
+	total := uint64(0)
+	for _, q := range o.queues {
+		total += q.dropped.Load()
+	}
+	return total
+}
+
+// Close writes what waits. It gives up after a second: whoever does not read
+// the log must not keep the daemon from ending.
+func (o *Output) Close() error {
 	var errs []error
-	for _, one := range c {
-		errs = append(errs, one.Close())
+	limit, cancel := context.WithTimeout(context.Background(), flushLimit)
+	defer cancel()
+	for _, q := range o.queues {
+		close(q.closing)
+	}
+	for _, q := range o.queues {
+		errs = append(errs, q.wait(limit))
 	}
 	return errors.Join(errs...)
 }

@@ -240,48 +240,18 @@ func (c *Capture) classify(b []byte, vlan uint16) (loader.RouterID, loader.Reaso
 	return r.id, loader.ReasonEvent
 }
 
-func reasonOf(err error) loader.Reason {
-	switch err {
-	case packet.ErrBadIPHeader:
-		return loader.ReasonBadIPHeader
-	case packet.ErrFragment:
-		return loader.ReasonFragment
-	case packet.ErrTruncated:
-		return loader.ReasonTruncated
-	case packet.ErrDstMAC:
-		return loader.ReasonBadDstMAC
-	case packet.ErrIPChecksum:
-		return loader.ReasonBadIPChecksum
-	case packet.ErrDestination:
-		return loader.ReasonBadDestination
-	case packet.ErrSource:
-		return loader.ReasonBadSource
-	case packet.ErrTTL:
-		return loader.ReasonBadTTL
-	case packet.ErrVersion:
-		return loader.ReasonBadVersion
-	case packet.ErrType:
-		return loader.ReasonBadType
-	case packet.ErrCount:
-		return loader.ReasonBadCount
-	case packet.ErrLength:
-		return loader.ReasonBadLength
-	}
-	return loader.ReasonNotVRRP
-}
-
 // Install does nothing: without a program there is no template, and every
 // advert is an event.
-func (c *Capture) Install(loader.Slot, *loader.Event) bool { return false }
+func (c *Capture) Install(loader.RouterID, *loader.Event) bool { return false }
 
 // Clear does nothing; see Install.
-func (c *Capture) Clear(loader.Slot) {}
+func (c *Capture) Clear(loader.RouterID) {}
 
 // LastArrival returns 0: events carry every arrival.
-func (c *Capture) LastArrival(loader.Slot) int64 { return 0 }
+func (c *Capture) LastArrival(loader.RouterID) int64 { return 0 }
 
 // Liveness is empty; see LastArrival.
-func (c *Capture) Liveness(loader.Slot) loader.Liveness { return loader.Liveness{} }
+func (c *Capture) Liveness(loader.RouterID) loader.Liveness { return loader.Liveness{} }
 
 // Counters returns, by reason, the frames that the socket received.
 func (c *Capture) Counters() (loader.Counters, error) {

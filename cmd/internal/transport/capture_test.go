@@ -8,6 +8,7 @@ import (
 
 	"github.com/stretchr/testify/assert"
 
+	"github.com/xvrrp/xvrrp/control/packet"
 	"github.com/xvrrp/xvrrp/control/packet/packettest"
 	"github.com/xvrrp/xvrrp/loader"
 )
@@ -102,4 +103,14 @@ func TestCaptureTellsRoutersApart(t *testing.T) {
 	got, reason := of(0)
 	assert.Equal(t, loader.RouterID(0), got)
 	assert.Equal(t, loader.ReasonEvent, reason)
+}
+
+func TestReasonsAndRejectsAreTheSameWords(t *testing.T) {
+	for r := packet.RejectNotVRRP; r <= packet.RejectLength; r++ {
+		assert.Equal(t, r.String(), reasonOf(r).String())
+		assert.Equal(t, r, RejectOf(reasonOf(r)))
+	}
+	for _, r := range []loader.Reason{loader.ReasonEvent, loader.ReasonSteady, loader.ReasonRateVRID} {
+		assert.Zero(t, RejectOf(r), "%v", r)
+	}
 }

@@ -16,35 +16,33 @@ import (
 	"github.com/xvrrp/xvrrp/control/packet"
 )
 
-// Prober sends the probes of S-BFD and the packets of unaffiliated echo on one
+// Prober sends the probes of S-BFD and the packets of unaffiliated echo on any
 // interface, as whole frames: they need neither route nor neighbour entry, and
 // no answer of the host's ARP stands between a probe and its peer. It never
 // blocks.
 type Prober struct {
 	fd    int
+	to    unix.RawSockaddrLinklayer
 	ports [bfd.Ports]uint16
 	held  []int // UDP sockets that keep the ports from others
 }
 
-// NewProber opens the packet socket of an interface and takes source ports.
-func NewProber(ifname string, ifindex int) (*Prober, error) {
+// NewProber opens the packet socket and takes source ports.
+func NewProber() (*Prober, error) {
 	// Protocol 0: this socket receives nothing.
 	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
 		return nil, fmt.Errorf("open packet socket for probes: %w", err)
 	}
-	p := &Prober{fd: fd}
+	p := &Prober{fd: fd, to: unix.RawSockaddrLinklayer{Family: unix.AF_PACKET, Halen: 6}}
 	err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PRIORITY, 6) // as CS6
-	if err == nil {
-		err = unix.Bind(fd, &unix.SockaddrLinklayer{Ifindex: ifindex})
-	}
 	for n := range p.ports {
 		if err == nil {
 			err = p.reserve(n)
 		}
 	}
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("set up probes on %s: %w", ifname, err), p.Close())
+		return nil, errors.Join(fmt.Errorf("set up probes: %w", err), p.Close())
 	}
 	return p, nil
 }
@@ -105,9 +103,10 @@ func (p *Prober) Frames(frames *[bfd.Ports][]byte, s *ProbeSpec) {
 }
 
 // Send reports whether the kernel took the frame.
-func (p *Prober) Send(frame []byte) bool {
+func (p *Prober) Send(ifindex int, frame []byte) bool {
+	p.to.Ifindex = int32(ifindex)
 	_, _, errno := unix.RawSyscall6(unix.SYS_SENDTO, uintptr(p.fd), uintptr(unsafe.Pointer(&frame[0])),
-		uintptr(len(frame)), unix.MSG_DONTWAIT, 0, 0)
+		uintptr(len(frame)), unix.MSG_DONTWAIT, uintptr(unsafe.Pointer(&p.to)), unix.SizeofSockaddrLinklayer)
 	return errno == 0
 }
 

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"unsafe"
 
 	"golang.org/x/net/bpf"
@@ -61,6 +62,9 @@ type Sender struct {
 	iovs   []unix.Iovec
 	frames []*Frame
 	n      int
+
+	ifindex int
+	groups  []netip.Addr
 }
 
 // mmsghdr is struct mmsghdr of sendmmsg(2), which x/sys does not have.
@@ -114,12 +118,37 @@ func (s *Sender) configure(ifname string, ifindex int, groups []netip.Addr) erro
 			return fmt.Errorf("set socket option %d: %w", o.name, err)
 		}
 	}
+	s.ifindex = ifindex
+	return s.Join(groups)
+}
+
+// Join makes the groups those that the socket is a member of. Unlike the rest
+// it is not the event loop's.
+func (s *Sender) Join(groups []netip.Addr) error {
+	member := func(option int, g netip.Addr) error {
+		mreq := &unix.IPMreqn{Multiaddr: g.As4(), Ifindex: int32(s.ifindex)}
+		return unix.SetsockoptIPMreqn(s.fd, unix.IPPROTO_IP, option, mreq)
+	}
 	for _, g := range groups {
-		mreq := &unix.IPMreqn{Multiaddr: g.As4(), Ifindex: int32(ifindex)}
-		if err := unix.SetsockoptIPMreqn(s.fd, unix.IPPROTO_IP, unix.IP_ADD_MEMBERSHIP, mreq); err != nil {
+		if slices.Contains(s.groups, g) {
+			continue
+		}
+		if err := member(unix.IP_ADD_MEMBERSHIP, g); err != nil {
 			return fmt.Errorf("join %s: %w", g, err)
 		}
+		s.groups = append(s.groups, g)
 	}
+	var kept []netip.Addr
+	for _, g := range s.groups {
+		if slices.Contains(groups, g) {
+			kept = append(kept, g)
+			continue
+		}
+		if err := member(unix.IP_DROP_MEMBERSHIP, g); err != nil {
+			return fmt.Errorf("leave %s: %w", g, err)
+		}
+	}
+	s.groups = kept
 	return nil
 }
 

@@ -1,0 +1,614 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/xvrrp/xvrrp/cmd/internal/clock"
+	"github.com/xvrrp/xvrrp/cmd/internal/build"
+	"github.com/xvrrp/xvrrp/cmd/internal/dataplane"
+	"github.com/xvrrp/xvrrp/cmd/internal/engine"
+	"github.com/xvrrp/xvrrp/cmd/internal/journal"
+	"github.com/xvrrp/xvrrp/cmd/internal/rundir"
+	"github.com/xvrrp/xvrrp/cmd/internal/snapshot"
+	"github.com/xvrrp/xvrrp/cmd/internal/transport"
+	"github.com/xvrrp/xvrrp/control/config"
+	"github.com/xvrrp/xvrrp/control/plan"
+	"github.com/xvrrp/xvrrp/loader"
+	"github.com/xvrrp/xvrrp/vip"
+)
+
+const (
+	// A step that failed is tried again after firstRetry, later and later.
+	firstRetry   = 250 * time.Millisecond
+	longestRetry = 30 * time.Second
+	// A stop ends after leaveTime, whatever has not left by then: a master
+	// serves for two seconds at most until its successor is there.
+	leaveTime = 5 * time.Second
+)
+
+// running is a virtual router that runs.
+type running struct {
+	*engine.Router
+	at      plan.Identity
+	plan    plan.Router
+	set     *vip.Set
+	port    *dataplane.Port // nil: the interface is missing or could not be opened
+	trouble atomic.Pointer[snapshot.Trouble]
+	retired atomic.Bool
+}
+
+// reconciler carries the difference between what there is and what is wanted
+// out. It belongs to one goroutine, but for reported.
+type reconciler struct {
+	*Daemon
+	plane    *dataplane.Plane
+	cfg      *config.Config
+	have     *plan.State // what really succeeded
+	broken   map[plan.PortKey]string
+	ports    map[plan.PortKey]*dataplane.Port
+	routers  map[plan.Identity]*running
+	leaving  map[*engine.Router]*running
+	byID     []bool // router ids that are used
+	sessions []*engine.Session
+	local    uint32 // discriminator of the first session
+	prober   *transport.Prober
+	locks    map[string]*rundir.Lock
+	batches  uint64
+	lifted   bool            // the fences of a predecessor
+	told     map[string]bool // findings that were logged
+	failed   map[string]bool // steps that failed, and were logged
+	retry    time.Duration   // until failed steps are tried again; 0: none failed
+
+	sets sync.Map // *vip.Set to *running, for reported
+}
+
+func newReconciler(d *Daemon) *reconciler {
+	r := &reconciler{
+		Daemon: d, plane: &dataplane.Plane{NetNS: d.netns, Version: build.Version(), Log: d.log}, cfg: d.opts.Config, have: plan.NewState(),
+		broken: map[plan.PortKey]string{}, ports: map[plan.PortKey]*dataplane.Port{},
+		routers: map[plan.Identity]*running{}, leaving: map[*engine.Router]*running{},
+		locks: map[string]*rundir.Lock{}, told: map[string]bool{}, failed: map[string]bool{},
+		// Any but 0; peers that met a predecessor's sessions see others.
+		local: rand.Uint32()<<16 | 1<<31,
+	}
+	return r
+}
+
+// lock makes sure that no other daemon serves an interface. Without a place for
+// locks it goes on without.
+func (r *reconciler) lock(ifname string) error {
+	if _, ok := r.locks[ifname]; ok {
+		return nil
+	}
+	l, err := rundir.LockInterface(r.netns, ifname)
+	if errors.Is(err, rundir.ErrInUse) {
+		return err
+	}
+	if err != nil {
+		r.log.Warn("no lock: another xvrrpd on this interface would not be noticed", "iface", ifname, "err", err)
+	}
+	r.locks[ifname] = l
+	return nil
+}
+
+func (r *reconciler) unlock() error {
+	var errs []error
+	for _, l := range r.locks {
+		if l != nil {
+			errs = append(errs, l.Release())
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// run reconciles until ctx ends, and then until nothing is left. It fails if
+// the start does.
+func (r *reconciler) run(ctx context.Context, ready func()) error {
+	want, _ := r.want()
+	r.have = plan.Observed(r.watcher.Facts(), want)
+	if err := r.reconcile(want); err != nil {
+		return errors.Join(err, r.leave())
+	}
+	ready()
+	retry := time.NewTimer(r.retryIn())
+	defer retry.Stop()
+	for {
+		select {
+		case <-r.watcher.Changed():
+		case <-retry.C:
+		case <-r.inbox.signal:
+			r.collect()
+		case q := <-r.reloads:
+			q.answer <- r.reload(q)
+		case <-r.loopDone:
+			return nil
+		case <-ctx.Done():
+			return r.leave()
+		}
+		want, diags := r.want()
+		r.tell(diags)
+		_ = r.reconcile(want) // what failed was logged, and is tried again
+		retry.Reset(r.retryIn())
+	}
+}
+
+func (r *reconciler) retryIn() time.Duration {
+	if r.retry == 0 {
+		return time.Hour
+	}
+	return r.retry
+}
+
+func (r *reconciler) planOptions() plan.Options {
+	return plan.Options{Dataplane: r.opts.Dataplane, Hold: r.opts.Config.Process.Lease, Broken: r.broken}
+}
+
+func (r *reconciler) want() (*plan.State, config.Diagnostics) {
+	return plan.Compute(r.cfg, r.watcher.Facts(), r.planOptions())
+}
+
+// leave stops everything, within leaveTime.
+func (r *reconciler) leave() error {
+	limit := time.NewTimer(leaveTime)
+	defer limit.Stop()
+	nothing := plan.NewState()
+	for {
+		err := r.reconcile(nothing)
+		if len(r.have.Routers) == 0 && len(r.have.Leaving) == 0 {
+			return err
+		}
+		select {
+		case <-r.inbox.signal:
+			r.collect()
+		case <-limit.C:
+			return errors.Join(err, errors.New("not every virtual router has left in time"))
+		case <-r.loopDone:
+			return err
+		}
+	}
+}
+
+// closePorts detaches the programs, once the addresses are gone.
+func (r *reconciler) closePorts() error {
+	r.reader.Set(&snapshot.Sources{})
+	var errs []error
+	for _, p := range r.ports {
+		errs = append(errs, p.Close())
+	}
+	errs = append(errs, r.plane.Close())
+	if r.prober != nil {
+		errs = append(errs, r.prober.Close())
+	}
+	_, err := vip.Firewall(nil, r.removable)
+	return errors.Join(append(errs, err)...)
+}
+
+// tell logs findings that are news.
+func (r *reconciler) tell(diags config.Diagnostics) {
+	now := map[string]bool{}
+	for _, g := range diags {
+		now[g.Message] = true
+		if !r.told[g.Message] {
+			r.log.Warn(g.Message, "at", g.Pos.String())
+		}
+	}
+	r.told = now
+}
+
+// work is what the steps of one round leave to do together.
+type work struct {
+	batch   engine.Batch
+	changed bool // the table is another
+	sets    []vip.Change
+	closing []*dataplane.Port
+}
+
+// reconcile does what can be done now.
+func (r *reconciler) reconcile(want *plan.State) error {
+	var w work
+	var errs []error
+	failed := map[string]bool{}
+	for _, s := range plan.Diff(r.have, want) {
+		err := r.do(s, &w)
+		if err == nil {
+			r.have = plan.Apply(r.have, s)
+			continue
+		}
+		errs = append(errs, err)
+		failed[err.Error()] = true
+		if !r.failed[err.Error()] {
+			r.log.Error("a step failed and is tried again", "err", err)
+		}
+	}
+	r.failed = failed
+	switch {
+	case len(errs) == 0:
+		r.retry = 0
+		r.liftFences()
+	default:
+		r.retry = min(max(firstRetry, 2*r.retry), longestRetry)
+	}
+	r.commit(&w)
+	return errors.Join(errs...)
+}
+
+// liftFences forgets the masters that a predecessor's fences were closed for:
+// its addresses are gone.
+func (r *reconciler) liftFences() {
+	if r.lifted || len(r.have.Leftovers) > 0 {
+		return
+	}
+	if k := r.plane.Kernel(); k != nil {
+		k.LiftFences()
+	}
+	r.lifted = true
+}
+
+// do carries one step out, or notes in w what belongs to the event loop.
+func (r *reconciler) do(s plan.Step, w *work) error {
+	switch s := s.(type) {
+	case plan.RemoveLeftovers:
+		return r.removeLeftovers(s.Addresses)
+	case plan.SetFirewall:
+		next := plan.Apply(r.have, s)
+		_, err := vip.Firewall(next.Firewall, r.removable)
+		return err
+	case plan.OpenPort:
+		return r.openPort(s, w)
+	case plan.ChangePort:
+		return r.ports[s.Key].Change(&s.Port)
+	case plan.ClosePort:
+		w.closing = append(w.closing, r.ports[s.Key])
+		delete(r.ports, s.Key)
+		w.changed = true
+	case plan.StartRouter:
+		return r.start(s, w)
+	case plan.ChangeRouter:
+		return r.change(s, w)
+	case plan.StopRouter:
+		x := r.routers[s.ID]
+		delete(r.routers, s.ID)
+		r.leaving[x.Router] = x
+		w.batch.Stop = append(w.batch.Stop, x.Router)
+	}
+	return nil
+}
+
+// removeLeftovers removes addresses that a predecessor left, unless another
+// daemon serves their interface.
+func (r *reconciler) removeLeftovers(list []plan.Address) error {
+	var left []vip.Found
+	for _, a := range list {
+		l := r.watcher.Facts().ByIndex(a.Ifindex)
+		if l != nil && r.removable(l.Name) {
+			left = append(left, vip.Found{Address: vip.Address{Ifindex: a.Ifindex, Prefix: a.Prefix, Peer: a.Peer}})
+		}
+	}
+	if err := vip.Remove(left); err != nil {
+		return fmt.Errorf("remove addresses that were left behind: %w", err)
+	}
+	for _, a := range left {
+		r.log.Warn("removed an address that was left behind", "address", a.Prefix)
+	}
+	return nil
+}
+
+// removable reports whether what is left on an interface may be removed: no
+// other daemon serves it.
+func (r *reconciler) removable(ifname string) bool {
+	if _, ok := r.locks[ifname]; ok {
+		return true
+	}
+	l, err := rundir.LockInterface(r.netns, ifname)
+	if err != nil {
+		return !errors.Is(err, rundir.ErrInUse)
+	}
+	return l.Release() == nil
+}
+
+func (r *reconciler) openPort(s plan.OpenPort, w *work) error {
+	if err := r.lock(s.Key.Name); err != nil {
+		r.broken[s.Key] = err.Error()
+		return err
+	}
+	p, err := r.plane.Open(s.Key, &s.Port)
+	if err != nil {
+		r.broken[s.Key] = err.Error()
+		return err
+	}
+	delete(r.broken, s.Key)
+	if s.Port.Probes && r.prober == nil && p.HasProgram() {
+		if r.prober, err = transport.NewProber(); err != nil {
+			return errors.Join(err, p.Close())
+		}
+	}
+	if s.Port.Probes && (!p.HasProgram() || !s.Port.Ethernet) {
+		r.log.Warn("fast_detect needs a BPF program and Ethernet; the RFC's timer decides", "iface", s.Key.Name)
+	}
+	attrs := []any{"iface", s.Key.Name, "mode", p.Mode}
+	if p.Reason != "" {
+		attrs = append(attrs, "reason", p.Reason)
+	}
+	r.log.Info("data plane", attrs...)
+	r.ports[s.Key] = p
+	w.changed = true
+	return nil
+}
+
+// newID returns a router id that is not used.
+func (r *reconciler) newID() loader.RouterID {
+	n := slices.Index(r.byID, false)
+	if n < 0 {
+		n = len(r.byID)
+		r.byID = append(r.byID, false)
+	}
+	r.byID[n] = true
+	return loader.RouterID(n)
+}
+
+func engineSpec(p *plan.Router) engine.Spec {
+	s := engine.Spec{
+		Name: p.Name, Config: p.Config, FastDetect: engine.FastDetect(p.FastDetect),
+		Frame: transport.NewFrame(p.Advert, p.Config.Source, p.Group),
+	}
+	for _, watched := range p.Watch {
+		s.Watch = append(s.Watch, engine.Watched(watched))
+	}
+	return s
+}
+
+func setSpec(p *plan.Router) vip.Spec {
+	s := vip.Spec{Announce: vip.Announcement(p.GARP)}
+	for _, a := range p.Addresses {
+		s.Addresses = append(s.Addresses, vip.Address{
+			Ifindex: a.Ifindex, Prefix: a.Prefix, Scope: a.Scope, Broadcast: a.Broadcast, Label: a.Label, Peer: a.Peer,
+			Own: a.Host,
+		})
+	}
+	return s
+}
+
+func (r *reconciler) start(s plan.StartRouter, w *work) error {
+	x := &running{at: s.ID, plan: s.Router, port: r.ports[s.ID.Port]}
+	if x.port == nil && s.Router.Fault == "" {
+		return fmt.Errorf("start %s: interface %s is not open", s.Router.Name, s.ID.Port.Name)
+	}
+	port := dataplane.Idle(s.ID.Port.Name)
+	id := r.newID()
+	if x.port != nil {
+		port = x.port.Engine
+		if err := x.port.SetRouter(id, s.ID, &s.Router); err != nil {
+			r.byID[id] = false
+			return err
+		}
+	}
+	x.set = r.host.Add(setSpec(&s.Router))
+	x.Router = engine.NewRouter(id, port, x.set, engineSpec(&s.Router))
+	r.routers[s.ID] = x
+	r.sets.Store(x.set, x)
+	w.batch.Start = append(w.batch.Start, x.Router)
+	w.changed = true
+	return nil
+}
+
+func (r *reconciler) change(s plan.ChangeRouter, w *work) error {
+	x := r.routers[s.ID]
+	if x.port == nil && r.ports[s.ID.Port] != nil {
+		// It waited on nothing. Stopped, it is back with the next round.
+		return r.do(plan.StopRouter{ID: s.ID}, w)
+	}
+	if x.port != nil {
+		if err := x.port.SetRouter(x.ID, s.ID, &s.Router); err != nil {
+			return err
+		}
+	}
+	x.plan = s.Router
+	w.batch.Change = append(w.batch.Change, engine.Change{Router: x.Router, Spec: engineSpec(&s.Router)})
+	w.sets = append(w.sets, vip.Change{Set: x.set, Spec: setSpec(&s.Router)})
+	w.changed = true // it may want fast detection now
+	return nil
+}
+
+// reported takes a report of vip.Host.
+func (r *reconciler) reported(rep vip.Report) {
+	v, ok := r.sets.Load(rep.Set)
+	if !ok {
+		return
+	}
+	x := v.(*running)
+	if x.retired.Load() && !rep.Owned() {
+		r.sets.Delete(rep.Set) // there will be no other
+	}
+	r.writer.Report(x.Router, journal.Report{
+		Epoch: rep.Epoch, OrderedNs: rep.OrderedNs, AppliedNs: rep.AppliedNs, Announced: rep.Announced, Err: rep.Err(),
+	})
+	if len(rep.Failed) == 0 && len(rep.Removed) == 0 {
+		x.trouble.Store(nil)
+		return
+	}
+	t := &snapshot.Trouble{Since: clock.Now()}
+	for i := range rep.Failed {
+		t.Failed = append(t.Failed, rep.Failed[i].Error())
+	}
+	for _, a := range rep.Removed {
+		t.Removed = append(t.Removed, a.Prefix.String())
+	}
+	x.trouble.Store(t)
+}
+
+// commit hands what the steps noted to the event loop, and then frees what
+// nobody uses any more.
+func (r *reconciler) commit(w *work) {
+	if w.changed || len(w.batch.Stop) > 0 {
+		if w.changed {
+			w.batch.Table = r.table()
+		}
+		r.apply(&w.batch)
+	}
+	if len(w.sets) > 0 {
+		r.host.Update(w.sets...)
+	}
+	if w.changed {
+		r.publish()
+	}
+	for _, p := range w.closing {
+		if err := p.Close(); err != nil {
+			r.log.Warn("a closed interface left something behind", "err", err)
+		}
+	}
+}
+
+// apply hands a batch to the event loop and waits until it is in place.
+func (r *reconciler) apply(b *engine.Batch) {
+	r.batches++
+	b.Number = r.batches
+	for !r.engine.Apply(b) {
+		time.Sleep(time.Millisecond) // only the end of the loop hands batches over beside us
+	}
+	for {
+		r.inbox.mu.Lock()
+		done := r.inbox.applied >= b.Number
+		r.inbox.mu.Unlock()
+		if done {
+			r.inbox.wake() // for what came along with it
+			return
+		}
+		select {
+		case <-r.inbox.signal:
+		case <-r.loopDone:
+			return
+		}
+	}
+}
+
+// table returns what the event loop is to work on.
+func (r *reconciler) table() *engine.Table {
+	t := &engine.Table{Prober: nil}
+	if r.prober != nil {
+		t.Prober = r.prober
+	}
+	for _, p := range r.ports {
+		t.Ports = append(t.Ports, p.Engine)
+	}
+	if k := r.plane.Kernel(); k != nil {
+		t.Rings = append(t.Rings, k)
+		t.Kernels = append(t.Kernels, k)
+	}
+	probes := 0
+	add := func(x *running) {
+		t.Routers = append(t.Routers, x.Router)
+		if x.plan.FastDetect.Enabled {
+			probes++
+		}
+	}
+	for _, x := range r.routers {
+		add(x)
+	}
+	for _, x := range r.leaving {
+		add(x)
+	}
+	for len(r.sessions) < min(probes, loader.SessionMax) {
+		r.sessions = append(r.sessions, engine.NewSession(r.local|uint32(len(r.sessions))))
+	}
+	t.Sessions = slices.Clone(r.sessions)
+	return t
+}
+
+// collect takes what the event loop has told.
+func (r *reconciler) collect() {
+	retired, _, firewall := r.inbox.take()
+	for _, router := range retired {
+		x := r.leaving[router]
+		delete(r.leaving, router)
+		if x.port != nil {
+			x.port.RemoveRouter(x.ID)
+		}
+		if x.retired.Store(true); !router.Owned() {
+			r.sets.Delete(x.set) // nothing is reported of it
+		}
+		r.host.Remove(x.set)
+		r.have = plan.Retired(r.have, x.at)
+	}
+	if len(retired) > 0 {
+		r.apply(&engine.Batch{Table: r.table()})
+		// Only now: an event of an old number finds no other router.
+		for _, router := range retired {
+			r.byID[router.ID] = false
+		}
+		r.publish()
+	}
+	if firewall {
+		r.restoreFirewall()
+	}
+}
+
+// restoreFirewall puts back what somebody removed, such as nft flush ruleset.
+func (r *reconciler) restoreFirewall() {
+	written, err := vip.Firewall(r.have.Firewall, r.removable)
+	if err != nil {
+		r.log.Error("the firewall was changed and cannot be put back", "err", err)
+	}
+	if len(written) > 0 {
+		r.log.Warn("something else removed our firewall entries; they are put back", "ifaces", written)
+	}
+}
+
+// publish replaces what snapshots read.
+func (r *reconciler) publish() {
+	s := &snapshot.Sources{Sessions: slices.Clone(r.sessions)}
+	for _, key := range sortedKeys(r.ports) {
+		p := r.ports[key]
+		port := snapshot.Port{
+			Port: p.Engine, Mode: string(p.Mode), Reason: p.Reason, Pins: p.Pins, Counters: p.Counters(),
+			Reflects: slices.ContainsFunc(r.have.Ports[key].Locals, func(l plan.Local) bool { return l.Reflect }),
+		}
+		if p.HasProgram() {
+			port.Records = p.Kernel()
+		}
+		s.Ports = append(s.Ports, port)
+	}
+	order := map[string]int{}
+	for n, i := range r.cfg.Instances {
+		order[i.Name] = n
+	}
+	for _, x := range r.routers {
+		router := snapshot.Router{
+			Router: x.Router, Name: x.plan.Name, Interface: x.at.Port.Name, VRID: x.at.VRID, Version: x.plan.Config.Version,
+			BasePriority: x.plan.Config.Priority, Interval: x.plan.Config.Interval, Fence: x.plan.Fence,
+			Fault: x.plan.Fault, Trouble: &x.trouble, Addresses: prefixes(x.plan.Addresses),
+		}
+		if x.port != nil && x.port.HasProgram() {
+			router.Records = x.port.Kernel()
+		}
+		s.Routers = append(s.Routers, router)
+	}
+	slices.SortFunc(s.Routers, func(a, b snapshot.Router) int { return order[a.Name] - order[b.Name] })
+	r.reader.Set(s)
+}
+
+func prefixes(list []plan.Address) []netip.Prefix {
+	var out []netip.Prefix
+	for _, a := range list {
+		out = append(out, a.Prefix)
+	}
+	return out
+}
+
+func sortedKeys(ports map[plan.PortKey]*dataplane.Port) []plan.PortKey {
+	var keys []plan.PortKey
+	for k := range ports {
+		keys = append(keys, k)
+	}
+	slices.SortFunc(keys, func(a, b plan.PortKey) int { return a.Ifindex - b.Ifindex })
+	return keys
+}

@@ -1,0 +1,284 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package dataplane opens the interfaces that adverts use: it tries the modes
+// in order, keeps what the loader and the sockets need together, and gives the
+// event loop its interfaces.
+package dataplane
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+
+	"github.com/vishvananda/netlink"
+
+	"github.com/xvrrp/xvrrp/cmd/internal/engine"
+	"github.com/xvrrp/xvrrp/cmd/internal/transport"
+	"github.com/xvrrp/xvrrp/control/packet"
+	"github.com/xvrrp/xvrrp/control/plan"
+	"github.com/xvrrp/xvrrp/loader"
+)
+
+// batch is the number of adverts that one system call sends.
+const batch = 256
+
+// Plane is the data plane of the daemon.
+type Plane struct {
+	NetNS   uint64 // inode of the network namespace
+	Version string // of the daemon, for whoever reads the maps
+	Log     *slog.Logger
+
+	kernel *loader.Collection // nil until the first port wants a program
+	pins   string
+}
+
+// maxRouters is the number of virtual routers, and of ports, that the programs
+// have room for.
+const maxRouters = 2048
+
+// Port is an open interface. The event loop has Engine; the rest is for one
+// goroutine, the one that changes things.
+type Port struct {
+	Engine *engine.Port
+	Mode   loader.Mode
+	Reason string // why no earlier mode is used
+	Pins   string // folder in the BPF file system; empty: nothing is pinned
+
+	kernel  *Kernel // nil: adverts come through the packet socket
+	capture *socket
+	sender  *transport.Sender
+	routers map[loader.RouterID]loader.Router
+	log     *slog.Logger
+}
+
+// Open opens an interface in the first mode that works.
+func (d *Plane) Open(key plan.PortKey, p *plan.Port) (_ *Port, err error) {
+	out := &Port{
+		Engine:  &engine.Port{Name: key.Name, Ifindex: key.Ifindex, MAC: p.MAC},
+		Reason:  p.ModesWhy,
+		routers: map[loader.RouterID]loader.Router{}, log: d.Log,
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, out.Close())
+		}
+	}()
+	if err := d.receive(out, key, p); err != nil {
+		return nil, err
+	}
+	if out.sender, err = transport.NewSender(key.Name, key.Ifindex, p.Groups, batch); err != nil {
+		return nil, err
+	}
+	out.Engine.Sender = out.sender
+	return out, nil
+}
+
+// receive opens the way in which adverts arrive.
+func (d *Plane) receive(out *Port, key plan.PortKey, p *plan.Port) error {
+	var modes []loader.Mode
+	fallback := false
+	for _, m := range p.Modes {
+		if m == plan.ModeSocket {
+			fallback = true
+			continue
+		}
+		modes = append(modes, loader.Mode(m))
+	}
+	var why error
+	if len(modes) > 0 {
+		mode, err := d.attach(key, p, modes)
+		if err == nil {
+			out.Mode, out.Pins = mode, d.pins
+			out.kernel = &Kernel{d.kernel, key.Ifindex}
+			out.Engine.Kernel = d.kernel
+			return nil
+		}
+		if !fallback {
+			return err
+		}
+		why = err
+		d.Log.Warn("no BPF program; adverts come through a packet socket", "iface", key.Name, "err", err)
+	}
+	c, err := transport.NewCapture(key.Name, key.Ifindex, p.MAC[:])
+	if err != nil {
+		return err
+	}
+	if why != nil {
+		out.Reason = why.Error()
+	}
+	out.Mode, out.capture = transport.ModeSocket, &socket{c}
+	out.Engine.Socket = out.capture
+	return nil
+}
+
+// attach puts the program on an interface.
+func (d *Plane) attach(key plan.PortKey, p *plan.Port, modes []loader.Mode) (loader.Mode, error) {
+	if err := d.load(); err != nil {
+		return "", err
+	}
+	if err := d.kernel.SetLocals(key.Ifindex, locals(p)); err != nil {
+		return "", err
+	}
+	mode, err := d.kernel.Attach(loader.Port{
+		Ifindex: key.Ifindex, Ifname: key.Name, MAC: p.MAC, Modes: modes, Holder: xdpHolder, Egress: attachClsact,
+	})
+	if err != nil {
+		return "", errors.Join(err, d.kernel.SetLocals(key.Ifindex, nil))
+	}
+	return mode, nil
+}
+
+// load loads the programs when the first port wants them.
+func (d *Plane) load() (err error) {
+	if d.kernel != nil {
+		return nil
+	}
+	pins := loader.PinDir(d.NetNS, "")
+	if err := loader.MountBPFFS(); err != nil {
+		d.Log.Warn("nothing is pinned: a crash takes the program along", "err", err)
+		pins = ""
+	} else if err := loader.ReclaimPins(); err != nil {
+		d.Log.Warn("pins of interfaces that are gone remain", "err", err)
+	}
+	d.kernel, err = loader.Load(loader.Options{Routers: maxRouters, Version: d.Version, PinDir: pins, Log: d.Log})
+	d.pins = pins
+	return err
+}
+
+// Kernel returns the programs of all ports, nil if none has one.
+func (d *Plane) Kernel() *loader.Collection { return d.kernel }
+
+// Close ends the programs. All ports are closed.
+func (d *Plane) Close() error {
+	if d.kernel == nil {
+		return nil
+	}
+	err := d.kernel.Close()
+	d.kernel = nil
+	return err
+}
+
+// xdpHolder returns the id of the program on an interface's XDP hook.
+func xdpHolder(ifindex int) uint32 {
+	link, err := netlink.LinkByIndex(ifindex)
+	if err != nil || link.Attrs().Xdp == nil {
+		return 0
+	}
+	return link.Attrs().Xdp.ProgId
+}
+
+func locals(p *plan.Port) []loader.Local {
+	var out []loader.Local
+	for _, l := range p.Locals {
+		out = append(out, loader.Local{Prefix: l.Prefix, Reflect: l.Reflect})
+	}
+	return out
+}
+
+// HasProgram reports whether a BPF program receives the adverts.
+func (p *Port) HasProgram() bool { return p.kernel != nil }
+
+// Kernel is what the event loop and readers of the program's records use; nil
+// without a program.
+func (p *Port) Kernel() *Kernel { return p.kernel }
+
+// Counters returns those of the packet socket; nil: the program has them.
+func (p *Port) Counters() func() (loader.Counters, error) {
+	if p.capture == nil {
+		return nil
+	}
+	return p.capture.Counters
+}
+
+// Change makes an open interface provide something else. Its hardware address
+// reaches the program by way of the event loop.
+func (p *Port) Change(to *plan.Port) error {
+	if p.kernel != nil {
+		if err := p.kernel.SetLocals(p.Engine.Ifindex, locals(to)); err != nil {
+			return err
+		}
+	}
+	return p.sender.Join(to.Groups)
+}
+
+// SetRouter makes the port receive the adverts of a virtual router, or changes
+// what it knows of it.
+func (p *Port) SetRouter(id loader.RouterID, at plan.Identity, r *plan.Router) error {
+	k := loader.Router{
+		Ifindex: at.Port.Ifindex, VLAN: at.VLAN, VRID: at.VRID, IPv6: at.IPv6,
+		Version: r.Config.Version, CheckTTL: true, Group: r.Group, Broadcast: r.Broadcast, Name: r.Name,
+	}
+	for _, a := range r.Addresses {
+		if a.Ifindex == at.Port.Ifindex {
+			k.Addrs = append(k.Addrs, a.Prefix.Addr())
+		}
+	}
+	if r.Fence {
+		advert := r.Advert
+		advert.Priority = 1
+		k.Own = packet.Append(nil, &advert, r.Config.Source, r.Group)
+	}
+	p.routers[id] = k
+	if p.kernel != nil {
+		return p.kernel.SetRouter(id, k)
+	}
+	p.capture.SetRouter(id, k)
+	return nil
+}
+
+// RemoveRouter undoes SetRouter; the virtual router is INIT.
+func (p *Port) RemoveRouter(id loader.RouterID) {
+	if _, ok := p.routers[id]; !ok {
+		return
+	}
+	delete(p.routers, id)
+	if p.kernel == nil {
+		p.capture.RemoveRouter(id)
+		return
+	}
+	if err := p.kernel.RemoveRouter(id); err != nil {
+		p.log.Warn("the BPF maps keep a virtual router", "iface", p.Engine.Name, "err", err)
+	}
+}
+
+// Close detaches the program and closes the sockets.
+func (p *Port) Close() error {
+	var errs []error
+	if p.sender != nil {
+		errs = append(errs, p.sender.Close())
+	}
+	if p.kernel != nil {
+		errs = append(errs, p.kernel.SetLocals(p.Engine.Ifindex, nil), p.kernel.Detach(p.Engine.Ifindex))
+	}
+	if p.capture != nil {
+		errs = append(errs, p.capture.Close())
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("close interface %s: %w", p.Engine.Name, err)
+	}
+	return nil
+}
+
+// socket is a packet socket as the event loop uses it.
+type socket struct{ *transport.Capture }
+
+func (s *socket) SetMAC(_ int, mac [6]byte) { s.Capture.SetMAC(mac[:]) }
+
+// Kernel is what the kernel recorded, as the readers of one port's records see
+// it.
+type Kernel struct {
+	*loader.Collection
+	ifindex int
+}
+
+// Lease returns the state of the lease, with the masters of the port.
+func (k *Kernel) Lease() loader.Lease { return k.PortLease(k.ifindex) }
+
+// Idle is a port of an interface that is missing. Its routers are in FAULT and
+// send nothing.
+func Idle(name string) *engine.Port { return &engine.Port{Name: name, Sender: nobody{}} }
+
+type nobody struct{}
+
+func (nobody) Queue(*transport.Frame, uint8) bool    { return true }
+func (nobody) Flush() (sent, refused int, err error) { return 0, 0, nil }

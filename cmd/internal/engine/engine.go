@@ -1,0 +1,651 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package engine
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"runtime"
+	"sync/atomic"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/xvrrp/xvrrp/cmd/internal/clock"
+	"github.com/xvrrp/xvrrp/cmd/internal/histogram"
+	"github.com/xvrrp/xvrrp/control"
+	"github.com/xvrrp/xvrrp/control/packet"
+	"github.com/xvrrp/xvrrp/loader"
+)
+
+const (
+	// sendAhead is how much earlier than due an advert may leave, to share a
+	// wake-up and a system call with one that is due: a twentieth of the
+	// interval, but no more than this.
+	sendAhead = time.Millisecond
+	// lateWake is how late the loop may act on a dead master without asking
+	// twice; above it the kernel gets graceTime to deliver what it still
+	// holds, or as long as the loop was late, up to Master_Down_Interval: what
+	// stopped us may have stopped the master, too, and let it go later.
+	lateWake  = 2 * time.Millisecond
+	graceTime = 500 * time.Microsecond
+	// longestSleep lets a watchdog see that the loop goes round.
+	longestSleep = 250 * time.Millisecond
+	// drainSlice is the number of events between two looks at the clock. A full
+	// ring takes tens of milliseconds to drain, and our own adverts are not kept
+	// waiting for that. A backup's deadline, though, is acted on only when
+	// nothing waits.
+	drainSlice = 32
+)
+
+// Options of New.
+type Options struct {
+	// Lease is how long the kernel speaks for a loop that is held up.
+	Lease time.Duration
+	// Clock returns CLOCK_MONOTONIC in nanoseconds, on the base of the
+	// kernel's receive stamps.
+	Clock func() int64
+	// Records is the number of records that may wait for the reader.
+	Records int
+}
+
+// Stats is what the loop measures of itself.
+type Stats struct {
+	Wakeups atomic.Uint64
+	// Handled is the time from the kernel's stamp of an event to the end of
+	// its handling, Acted that from a deadline to the moment at which the loop
+	// acted on it, Late that from a planned wake-up to the wake-up: what a
+	// lease has to allow for.
+	Handled, Acted, Late histogram.Histogram
+
+	Lost         atomic.Uint64 // records that found no room
+	Graces       atomic.Uint64
+	Suspensions  atomic.Uint64 // of masters, longer than their peers wait
+	SessionsFull atomic.Uint64
+}
+
+// Engine is the event loop.
+type Engine struct {
+	Stats Stats
+
+	epoll, timer, wakeup int
+	recordsFD            int
+	recordsFile          *os.File
+	records              *spsc[Record]
+	links                *spsc[Link]
+	pending              atomic.Pointer[Batch]
+	clock                func() int64
+	lease                time.Duration
+
+	table     *Table
+	now       control.Instant
+	next      control.Instant // earliest deadline of a router
+	probeNext control.Instant // earliest deadline of a session
+	planned   control.Instant // when the timer was to wake the loop
+	overslept time.Duration   // how much later it did
+	late      time.Duration   // how late the current deadline is acted on
+	received  int             // events so far, to look at the clock now and then
+	leaving   int             // routers that were stopped and are not INIT
+	quit      bool
+	told      bool // the reader knows of every record
+	seq       uint64
+	actions   [16]control.Action
+	advert    packet.Advert
+	onEvent   func(*loader.Event) // receive, bound once
+}
+
+// order is a change of addresses that waits for the adverts to be sent.
+type order struct {
+	kind control.ActionKind
+	set  Set
+}
+
+// New returns an Engine without routers.
+func New(opts Options) (*Engine, error) {
+	e := &Engine{
+		records: newSPSC[Record](opts.Records), links: newSPSC[Link](1024), clock: opts.Clock, lease: opts.Lease,
+		next: never, probeNext: never, planned: never, told: true, table: &Table{},
+	}
+	e.table.prepare()
+	e.onEvent = e.receive
+	var err error
+	if e.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
+		return nil, fmt.Errorf("create epoll: %w", err)
+	}
+	if e.timer, err = unix.TimerfdCreate(unix.CLOCK_MONOTONIC, unix.TFD_NONBLOCK|unix.TFD_CLOEXEC); err != nil {
+		return nil, fmt.Errorf("create timerfd: %w", err)
+	}
+	for _, fd := range []*int{&e.wakeup, &e.recordsFD} {
+		if *fd, err = unix.Eventfd(0, unix.EFD_NONBLOCK|unix.EFD_CLOEXEC); err != nil {
+			return nil, fmt.Errorf("create eventfd: %w", err)
+		}
+	}
+	for _, fd := range []int{e.timer, e.wakeup} {
+		if err := e.watch(unix.EPOLL_CTL_ADD, fd); err != 0 {
+			return nil, fmt.Errorf("watch file descriptor %d: %w", fd, err)
+		}
+	}
+	e.recordsFile = os.NewFile(uintptr(e.recordsFD), "records")
+	return e, nil
+}
+
+// Close frees what New took; Run and ReadRecords must have returned.
+func (e *Engine) Close() error {
+	return errors.Join(unix.Close(e.epoll), unix.Close(e.timer), unix.Close(e.wakeup), e.recordsFile.Close())
+}
+
+// Apply hands a batch to the loop. The caller waits for RecordApplied before
+// the next one; it reports whether the loop had taken the last.
+func (e *Engine) Apply(b *Batch) bool {
+	if b.Table != nil {
+		b.Table.prepare()
+	}
+	if !e.pending.CompareAndSwap(nil, b) {
+		return false
+	}
+	kick(e.wakeup)
+	return true
+}
+
+// Link hands news of the host over, from one goroutine. If the loop is far
+// behind, the caller waits, never the loop.
+func (e *Engine) Link(l Link) {
+	for !e.links.push(&l) {
+		kick(e.wakeup)
+		time.Sleep(time.Millisecond)
+	}
+	kick(e.wakeup)
+}
+
+// Run works until a batch with Quit has been applied and every router is INIT.
+// prepare runs first, on the loop's thread.
+func (e *Engine) Run(prepare func() error) error {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if err := prepare(); err != nil {
+		return err
+	}
+	var events [64]unix.EpollEvent
+	for !e.quit || e.leaving > 0 {
+		n, err := e.wait(events[:])
+		if err != nil {
+			return err
+		}
+		e.iterate(control.Instant(e.clock()), events[:n])
+	}
+	return nil
+}
+
+// wait sleeps until there is something to do. It is a raw system call, so that
+// the runtime does not take the processor (its P) away meanwhile: to get one
+// back the loop would need a lock that a starved thread may hold. When the
+// runtime wants the thread to stop, to collect garbage, its signal ends the
+// wait.
+func (e *Engine) wait(events []unix.EpollEvent) (int, error) {
+	n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(e.epoll), uintptr(unsafe.Pointer(&events[0])),
+		uintptr(len(events)), ^uintptr(0), 0, 0)
+	switch errno {
+	case 0:
+		return int(n), nil
+	case unix.EINTR:
+		return 0, nil
+	}
+	return 0, fmt.Errorf("wait for events: %w", errno)
+}
+
+func (e *Engine) watch(op int, fd int) unix.Errno {
+	ev := unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(fd)}
+	_, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_CTL, uintptr(e.epoll), uintptr(op), uintptr(fd),
+		uintptr(unsafe.Pointer(&ev)), 0, 0)
+	return errno
+}
+
+// iterate is one round: first everything that arrived, then what is due.
+func (e *Engine) iterate(now control.Instant, ready []unix.EpollEvent) {
+	e.now = now
+	e.Stats.Wakeups.Add(1)
+	if e.overslept = max(0, e.now.Sub(e.planned)); e.overslept > 0 {
+		e.Stats.Late.Add(int64(e.overslept))
+		e.suspended(e.overslept)
+	}
+	e.drain()
+	e.drainSockets(ready)
+	e.takeLinks()
+	e.takeBatch()
+	if e.now >= e.planned {
+		e.clearTimer()
+	}
+	if e.now >= e.next {
+		e.expireDue()
+	}
+	if e.now >= e.probeNext {
+		e.probe()
+	}
+	e.finish()
+}
+
+// suspended tells masters that the host did nothing for a while, before they
+// see what arrived meanwhile.
+func (e *Engine) suspended(gap time.Duration) {
+	if gap <= e.table.shortest {
+		return
+	}
+	for _, r := range e.table.Routers {
+		if !r.router.Slept(gap) {
+			continue
+		}
+		e.Stats.Suspensions.Add(1)
+		e.step(r, control.Event{Kind: control.EventStall, At: e.now.Add(-gap)})
+	}
+}
+
+// drain empties the rings, whatever epoll said: a deadline is acted on only
+// when nothing waits.
+func (e *Engine) drain() {
+	for _, ring := range e.table.Rings {
+		ring.Drain(e.onEvent)
+	}
+}
+
+// drainSockets takes what waits in those packet sockets that are readable. The
+// others are looked at before a deadline of their routers is acted on.
+func (e *Engine) drainSockets(ready []unix.EpollEvent) {
+	for i := range ready {
+		for _, p := range e.table.Ports {
+			if p.Socket != nil && int32(p.Socket.FD()) == ready[i].Fd {
+				p.Socket.Drain(e.onEvent)
+			}
+		}
+	}
+}
+
+func (e *Engine) clearTimer() { readCounter(e.timer) }
+
+// readCounter makes a timerfd or an eventfd unreadable again.
+func readCounter(fd int) {
+	var counter [8]byte
+	_, _, _ = unix.RawSyscall(unix.SYS_READ, uintptr(fd), uintptr(unsafe.Pointer(&counter)), 8)
+}
+
+func (e *Engine) takeLinks() {
+	readCounter(e.wakeup)
+	var l Link
+	for e.links.pop(&l) {
+		e.link(&l)
+	}
+}
+
+func (e *Engine) link(l *Link) {
+	if !l.Addr.IsValid() && l.MAC != [6]byte{} {
+		e.changeMAC(l.Ifindex, l.MAC)
+	}
+	for _, r := range e.table.Routers {
+		for n := range r.spec.Watch {
+			if r.spec.Watch[n] == l.Watched {
+				e.refresh(r)
+				e.step(r, control.Event{Kind: control.EventTrack, Track: n, Down: l.Down})
+			}
+		}
+	}
+}
+
+// refresh brings a backup up to date from its slot.
+func (e *Engine) refresh(r *Router) {
+	if last := e.lastArrival(r); last > 0 {
+		e.step(r, control.Event{Kind: control.EventRefresh, At: control.Instant(last)})
+	}
+}
+
+func (e *Engine) changeMAC(ifindex int, mac [6]byte) {
+	for _, p := range e.table.Ports {
+		if p.Ifindex != ifindex || p.MAC == mac {
+			continue
+		}
+		p.MAC = mac
+		if p.Kernel != nil {
+			p.Kernel.SetMAC(ifindex, mac)
+		}
+		if p.Socket != nil {
+			p.Socket.SetMAC(ifindex, mac)
+		}
+		for _, r := range e.table.Routers {
+			if r.Port == p {
+				// The MAC tells our own adverts from those of a host that sends
+				// from the same address.
+				cfg := *r.router.Config()
+				cfg.MAC = mac
+				e.refresh(r)
+				e.perform(r, r.router.Reconfigure(e.now, cfg, e.actions[:0]), nil, 0)
+				e.settle(r, true)
+			}
+		}
+		for _, s := range e.table.Sessions {
+			if s.open && s.port == p {
+				s.spec.SrcMAC = mac
+				e.table.Prober.Frames(&s.frames, &s.spec)
+			}
+		}
+	}
+}
+
+// takeBatch puts a batch in place, if one waits.
+func (e *Engine) takeBatch() {
+	b := e.pending.Load()
+	if b == nil {
+		return
+	}
+	if b.Table != nil {
+		e.splice(b.Table)
+	}
+	for _, r := range b.Stop {
+		if r.router.State() == control.Init {
+			e.emit(&Record{Kind: RecordRetired, At: int64(e.now), Router: r})
+			continue
+		}
+		r.retiring = true
+		e.leaving++
+		e.step(r, control.Event{Kind: control.EventShutdown})
+	}
+	for i := range b.Change {
+		e.change(&b.Change[i])
+	}
+	for _, r := range b.Start {
+		e.step(r, control.Event{Kind: control.EventStartup})
+	}
+	e.quit = e.quit || b.Quit
+	e.emit(&Record{Kind: RecordApplied, At: int64(e.now), Batch: b.Number})
+	e.pending.Store(nil)
+}
+
+// splice puts a new table in the place of the old one.
+func (e *Engine) splice(t *Table) {
+	for _, p := range e.table.dirty {
+		e.flush(p)
+	}
+	e.table.dirty = e.table.dirty[:0]
+	for _, fd := range e.table.descriptors {
+		_ = e.watch(unix.EPOLL_CTL_DEL, fd) // it may be closed already
+	}
+	for _, fd := range t.descriptors {
+		_ = e.watch(unix.EPOLL_CTL_ADD, fd)
+	}
+	t.orders = append(t.orders, e.table.orders...)
+	e.table = t
+	t.shortest = never.Sub(0)
+	for at, r := range t.Routers {
+		r.at = at
+		t.shortest = min(t.shortest, r.tolerates())
+		e.arm(r)
+	}
+	for at, s := range t.Sessions {
+		s.at = at
+		e.armSession(s)
+	}
+	e.probeNext = e.earliestProbe()
+	e.next = e.earliest()
+}
+
+// change gives a router another Spec.
+func (e *Engine) change(c *Change) {
+	r := c.Router
+	e.refresh(r)
+	e.flush(r.Port) // the old frame may be queued
+	was := r.spec
+	r.spec = c.Spec
+	r.name.Store(&c.Spec.Name)
+	if was.FastDetect != r.spec.FastDetect || was.Config.Source != r.spec.Config.Source {
+		// The next advert of the master is an event again and opens the
+		// session anew.
+		e.unfollow(r)
+		if r.Port.Kernel != nil {
+			r.Port.Kernel.Clear(r.ID)
+		}
+	}
+	e.perform(r, r.router.Reconfigure(e.now, r.spec.Config, e.actions[:0]), nil, 0)
+	e.settle(r, true)
+	e.table.shortest = min(e.table.shortest, r.tolerates())
+}
+
+// expireDue acts on every deadline that has passed. Backups that are near
+// theirs are brought up to date from their slots, and masters send what is due
+// soon, so that many virtual routers share few wake-ups.
+func (e *Engine) expireDue() {
+	for at, near := range e.table.near {
+		if near > e.now {
+			continue
+		}
+		r := e.table.Routers[at]
+		if r.router.State() == control.Master {
+			e.expire(r, e.now.Sub(r.deadline))
+			continue
+		}
+		e.expireBackup(r)
+	}
+}
+
+func (e *Engine) expireBackup(r *Router) {
+	if r.Port.Socket != nil {
+		r.Port.Socket.Drain(e.onEvent)
+	}
+	e.refresh(r)
+	if deadline, ok := r.router.Deadline(); ok && deadline <= e.now {
+		e.askSession(r)
+	}
+	deadline, ok := r.router.Deadline()
+	if !ok || deadline > e.now || r.router.State() == control.Master {
+		return
+	}
+	late := e.now.Sub(deadline)
+	if away := max(late, e.overslept); away > lateWake && r.graceOf != deadline {
+		r.graceOf = deadline
+		r.graceEnd = e.now.Add(max(graceTime, min(away, r.router.MasterDownInterval())))
+		e.Stats.Graces.Add(1)
+	}
+	if r.graceOf == deadline && e.now < r.graceEnd {
+		r.deadline = r.graceEnd
+		e.arm(r)
+		return
+	}
+	e.expire(r, late)
+}
+
+// expire steps the router at its deadline, or now if that is later.
+func (e *Engine) expire(r *Router, late time.Duration) {
+	e.late = max(late, 0)
+	e.Stats.Acted.Add(int64(e.late))
+	now := e.now
+	if late < 0 {
+		e.now = e.now.Add(-late)
+	}
+	e.step(r, control.Event{Kind: control.EventExpire})
+	e.now, e.late = now, 0
+}
+
+func (e *Engine) lastArrival(r *Router) int64 {
+	if r.Port.Kernel == nil {
+		return 0
+	}
+	return r.Port.Kernel.LastArrival(r.ID)
+}
+
+func (e *Engine) step(r *Router, ev control.Event) { e.stepWith(r, ev, nil) }
+
+// stepWith moves a router and carries its actions out; advert is the event
+// behind an EventAdvert.
+func (e *Engine) stepWith(r *Router, ev control.Event, advert *loader.Event) {
+	lastSeen := int64(0)
+	if ev.Kind == control.EventExpire && r.router.State() == control.Backup {
+		lastSeen = e.lastArrival(r)
+	}
+	e.perform(r, r.router.Step(e.now, ev, e.actions[:0]), advert, lastSeen)
+	e.settle(r, ev.Kind != control.EventRefresh)
+}
+
+// perform carries actions out, in order.
+func (e *Engine) perform(r *Router, actions []control.Action, advert *loader.Event, lastSeen int64) {
+	master := r.state.Master.Addr()
+	for _, a := range actions {
+		switch a.Kind {
+		case control.ActionAdvert:
+			e.send(r, a.Priority)
+		case control.ActionTakeover, control.ActionRelease, control.ActionAnnounce:
+			r.order(a.Kind)
+			if r.Set != nil {
+				e.table.orders = append(e.table.orders, order{a.Kind, r.Set})
+			}
+		case control.ActionFollow:
+			if r.Port.Kernel != nil {
+				r.Port.Kernel.Install(r.ID, advert)
+			}
+			e.follow(r, advert)
+		case control.ActionUnfollow:
+			if r.Port.Kernel != nil {
+				r.Port.Kernel.Clear(r.ID)
+			}
+			e.unfollow(r)
+		case control.ActionTransition:
+			if a.To == control.Backup {
+				master, _ = r.router.Master()
+			}
+			e.transition(r, a, master, lastSeen)
+		}
+	}
+}
+
+// settle takes over what a step left: the deadline, the role, what is
+// published.
+func (e *Engine) settle(r *Router, changed bool) {
+	r.deadline, r.armed = r.router.Deadline()
+	e.arm(r)
+	if !changed {
+		return
+	}
+	if role := r.currentRole(); role != r.role && r.Port.Kernel != nil {
+		r.role = role
+		r.Port.Kernel.SetRole(r.ID, role)
+	}
+	r.publish()
+	if r.retiring && r.router.State() == control.Init {
+		r.retiring = false
+		e.leaving--
+		e.emit(&Record{Kind: RecordRetired, At: int64(e.now), Router: r})
+	}
+}
+
+// arm notes the deadline of a router.
+func (e *Engine) arm(r *Router) {
+	due, near := never, never
+	if r.armed {
+		due = r.deadline
+		ahead := r.router.MasterDownInterval() / 2
+		switch {
+		case r.router.State() == control.Backup && r.graceEnd == due:
+			ahead = 0
+		case r.router.State() == control.Master && r.router.Listening():
+			ahead = 0
+		case r.router.State() == control.Master:
+			ahead = min(r.spec.Config.Interval/20, sendAhead)
+		}
+		near = due.Add(-ahead)
+	}
+	e.table.due[r.at], e.table.near[r.at] = due, near
+	e.next = min(e.next, due)
+}
+
+func (e *Engine) transition(r *Router, a control.Action, peer netip.Addr, lastSeen int64) {
+	r.state.Reason = a.Reason
+	r.Published.Transitions[a.Reason].Add(1)
+	if a.To == control.Master {
+		r.state.Lost = addrOf(peer)
+	}
+	e.emit(&Record{
+		Kind: RecordTransition, At: int64(e.now), Router: r, From: a.From, To: a.To, Reason: a.Reason,
+		Priority: r.router.Priority(), Peer: peer, LastSeen: lastSeen, Late: e.late, Epoch: r.epoch,
+	})
+}
+
+func (e *Engine) send(r *Router, priority uint8) {
+	r.Published.Sent.Add(1)
+	if priority == 0 {
+		r.Published.ZeroSent.Add(1)
+	}
+	p := r.Port
+	if !p.dirty {
+		p.dirty = true
+		e.table.dirty = append(e.table.dirty, p)
+	}
+	if p.Sender.Queue(r.spec.Frame, priority) {
+		return
+	}
+	// The batch is full, or holds this router's last advert already.
+	e.flush(p)
+	p.Sender.Queue(r.spec.Frame, priority)
+}
+
+func (e *Engine) flush(p *Port) {
+	sent, refused, err := p.Sender.Flush()
+	switch {
+	case refused > 0:
+		p.SendErrors.Add(uint64(refused))
+		if !p.failing {
+			p.failing = true
+			errno, _ := err.(unix.Errno)
+			e.emit(&Record{Kind: RecordSendFailed, At: int64(e.now), Port: p, Errno: errno})
+		}
+	case sent > 0 && p.failing:
+		p.failing = false
+		e.emit(&Record{Kind: RecordSendRecovered, At: int64(e.now), Port: p})
+	}
+}
+
+// finish sends the adverts, then orders the changes of addresses that follow
+// them, and arms the timer.
+func (e *Engine) finish() {
+	// Before anything is sent from here: the fence of a loop that was held up
+	// would drop it. After what was stepped: it must not open for a router that
+	// yields.
+	for _, k := range e.table.Kernels {
+		k.Renew(int64(e.now.Add(e.lease)))
+	}
+	for _, p := range e.table.dirty {
+		e.flush(p)
+		p.dirty = false
+	}
+	e.table.dirty = e.table.dirty[:0]
+	for _, o := range e.table.orders {
+		switch o.kind {
+		case control.ActionTakeover:
+			o.set.Takeover()
+		case control.ActionRelease:
+			o.set.Release()
+		case control.ActionAnnounce:
+			o.set.Announce()
+		}
+	}
+	e.table.orders = e.table.orders[:0]
+	e.announceRecords()
+	e.armTimer()
+}
+
+// earliest returns the earliest deadline of a router.
+func (e *Engine) earliest() control.Instant {
+	next := never
+	for _, due := range e.table.due {
+		next = min(next, due)
+	}
+	return next
+}
+
+// armTimer makes the loop wake for what is due next, and often enough to renew
+// its lease.
+func (e *Engine) armTimer() {
+	e.next = e.earliest()
+	e.probeNext = e.earliestProbe()
+	e.planned = min(e.next, e.probeNext, e.now.Add(min(e.lease/4, longestSleep)))
+	spec := unix.ItimerSpec{Value: unix.NsecToTimespec(max(1, clock.Local(int64(e.planned))))}
+	_, _, _ = unix.RawSyscall6(unix.SYS_TIMERFD_SETTIME, uintptr(e.timer), unix.TFD_TIMER_ABSTIME,
+		uintptr(unsafe.Pointer(&spec)), 0, 0, 0)
+}

@@ -1,0 +1,202 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package engine
+
+import (
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/xvrrp/xvrrp/control"
+	"github.com/xvrrp/xvrrp/loader"
+)
+
+// What did not change does not notice a splice: timers, state, counters.
+func TestSpliceLeavesOthersAlone(t *testing.T) {
+	b := newBench(t)
+	master := b.add(spec("A", 7, 255))
+	backup := b.add(spec("B", 8, 100))
+	b.kernel.events = append(b.kernel.events, advert(1, 8, 200, b.now))
+	b.at(b.now.Add(time.Millisecond))
+	require.Equal(t, control.Backup, backup.router.State())
+	due, down, sent := master.deadline, backup.deadline, master.Published.Sent.Load()
+	b.add(spec("C", 9, 100))
+	assert.Equal(t, due, master.deadline)
+	assert.Equal(t, down, backup.deadline)
+	assert.Equal(t, sent, master.Published.Sent.Load())
+	b.at(due)
+	assert.Equal(t, sent+1, master.Published.Sent.Load(), "it goes on")
+	for b.now < down {
+		b.at(b.planned)
+	}
+	assert.Equal(t, control.Master, backup.router.State(), "so does the other")
+}
+
+// A router that is stopped resigns, serves until its successor could be there,
+// and is reported retired only then.
+func TestStoppedRouterRetires(t *testing.T) {
+	b := newBench(t)
+	r := b.add(spec("A", 7, 255))
+	b.takeRecords(RecordApplied)
+	b.apply(&Batch{Stop: []*Router{r}})
+	assert.Equal(t, uint64(1), r.Published.ZeroSent.Load())
+	assert.Equal(t, control.Master, r.router.State())
+	assert.Equal(t, loader.RoleLeaving, b.kernel.role[0])
+	assert.Empty(t, b.takeRecords(RecordRetired))
+	b.at(r.deadline)
+	assert.Equal(t, control.Init, r.router.State())
+	retired := b.takeRecords(RecordRetired)
+	require.Len(t, retired, 1)
+	assert.Same(t, r, retired[0].Router)
+	assert.Equal(t, uint64(2), r.epoch)
+	assert.Equal(t, uint64(2), r.Set.(*fakeSet).epoch, "the mirror of the epoch is exact")
+}
+
+// A router with a new Spec keeps its state, and its next advert carries the
+// new priority.
+func TestChangedRouterKeepsItsState(t *testing.T) {
+	b := newBench(t)
+	r := b.add(spec("A", 7, 100))
+	b.at(r.deadline)
+	require.Equal(t, control.Master, r.router.State())
+	since := r.Published.State().Since
+	b.apply(&Batch{Change: []Change{{r, spec("renamed", 7, 120)}}})
+	assert.Equal(t, "renamed", r.Name())
+	assert.Equal(t, since, r.Published.State().Since)
+	b.at(r.deadline)
+	assert.Equal(t, uint8(120), b.sender.sent[len(b.sender.sent)-1])
+	assert.Equal(t, uint8(120), r.Published.State().Priority)
+}
+
+// An event of a router that is gone moves nobody.
+func TestEventOfARemovedRouter(t *testing.T) {
+	b := newBench(t)
+	r := b.add(spec("A", 7, 100))
+	b.apply(&Batch{Stop: []*Router{r}})
+	b.routers = nil
+	b.apply(&Batch{Table: b.newTable()})
+	b.kernel.events = append(b.kernel.events, advert(0, 7, 200, b.now), advert(5, 7, 200, b.now))
+	b.at(b.now)
+	assert.Equal(t, control.Init, r.router.State())
+}
+
+// Run ends once a batch with Quit was applied and every router is INIT, and
+// the reader gets every record, numbered without a gap.
+func TestRunEndsInOrder(t *testing.T) {
+	b := newBench(t)
+	b.clock = func() int64 { return time.Now().UnixNano() }
+	var got []Record
+	read := make(chan error, 1)
+	applied := make(chan uint64, 16)
+	go func() {
+		read <- b.ReadRecords(func(r *Record) {
+			got = append(got, *r)
+			if r.Kind == RecordApplied {
+				applied <- r.Batch
+			}
+		})
+	}()
+	ran := make(chan error, 1)
+	go func() { ran <- b.Run(func() error { return nil }) }()
+	var routers []*Router
+	for n := range 20 {
+		s := spec(fmt.Sprint(n), uint8(n+1), 100)
+		r := NewRouter(loader.RouterID(n), b.port, &fakeSet{}, s)
+		routers = append(routers, r)
+		table := &Table{Kernels: []Kernel{b.kernel}, Rings: []Receiver{b.kernel}, Ports: []*Port{b.port}, Routers: append([]*Router(nil), routers...)}
+		require.True(t, b.Apply(&Batch{Number: uint64(n + 1), Table: table, Start: []*Router{r}}))
+		require.Equal(t, uint64(n+1), <-applied)
+	}
+	require.True(t, b.Apply(&Batch{Number: 21, Stop: routers, Quit: true}))
+	require.NoError(t, <-ran)
+	require.NoError(t, b.StopRecords())
+	require.NoError(t, <-read)
+	retired := 0
+	for n, r := range got {
+		assert.Equal(t, uint64(n+1), r.Seq)
+		if r.Kind == RecordRetired {
+			retired++
+		}
+	}
+	assert.Equal(t, 20, retired)
+	for _, r := range routers {
+		assert.Equal(t, control.Init, r.Published.State().State)
+	}
+}
+
+// A reader that is too slow sees a gap in the numbers.
+func TestLostRecordsLeaveAGap(t *testing.T) {
+	b := newBench(t)
+	b.Engine.records = newSPSC[Record](4)
+	for range 6 {
+		b.emit(&Record{})
+	}
+	assert.Equal(t, uint64(2), b.Stats.Lost.Load())
+	var r Record
+	for b.Engine.records.pop(&r) {
+	}
+	assert.Equal(t, uint64(4), r.Seq)
+	b.emit(&Record{})
+	require.True(t, b.Engine.records.pop(&r))
+	assert.Equal(t, uint64(7), r.Seq)
+}
+
+// A load is never a mixture of two stores.
+func TestCellIsReadAsAWhole(t *testing.T) {
+	var c cell[Peers]
+	c.init()
+	var wg sync.WaitGroup
+	stop := make(chan struct{})
+	wg.Go(func() {
+		for n := uint64(1); ; n++ {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			var v Peers
+			for k := range v {
+				v[k].Count, v[k].Last = n, int64(n)
+			}
+			c.store(&v)
+		}
+	})
+	for range 2000 {
+		v := c.load()
+		for k := range v {
+			require.Equal(t, v[0].Count, v[k].Count)
+			require.Equal(t, int64(v[k].Count), v[k].Last)
+		}
+	}
+	close(stop)
+	wg.Wait()
+}
+
+// News of the host reaches the routers that watch it, and the probes.
+func TestLinkNews(t *testing.T) {
+	b := newBench(t)
+	s := spec("A", 7, 100)
+	s.Config.Tracks = []control.Track{{}, {}}
+	s.Watch = []Watched{{Ifindex: 7}, {Ifindex: 7, Addr: ownAddr}}
+	r := b.add(s)
+	for _, w := range s.Watch {
+		b.Link(Link{Watched: w, Down: true})
+		b.at(b.now)
+		assert.Equal(t, control.Fault, r.router.State())
+		b.Link(Link{Watched: w})
+		b.at(b.now)
+		assert.Equal(t, control.Backup, r.router.State())
+	}
+	b.Link(Link{Watched: Watched{Ifindex: 8}, Down: true})
+	b.at(b.now)
+	assert.Equal(t, control.Backup, r.router.State())
+	mac := [6]byte{2, 1, 1, 1, 1, 1}
+	b.Link(Link{Watched: Watched{Ifindex: 7}, MAC: mac})
+	b.at(b.now)
+	assert.Equal(t, mac, b.kernel.mac)
+	assert.Equal(t, mac, b.port.MAC)
+}
