@@ -13,8 +13,8 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/xvrrp/xvrrp/cmd/internal/clock"
 	"github.com/xvrrp/xvrrp/cmd/internal/build"
+	"github.com/xvrrp/xvrrp/cmd/internal/clock"
 	"github.com/xvrrp/xvrrp/cmd/internal/dataplane"
 	"github.com/xvrrp/xvrrp/cmd/internal/engine"
 	"github.com/xvrrp/xvrrp/cmd/internal/journal"
