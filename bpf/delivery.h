@@ -7,11 +7,23 @@
 #ifndef XVRRP_DELIVERY_H
 #define XVRRP_DELIVERY_H
 
+#include <linux/if_ether.h>
+#include <linux/ip.h>
+
+#include "parse.h"
+#include "shared.h"
+#include "util.h"
+
 /* The stack takes any multicast or broadcast frame (the hardware may filter
  * them) and those to the interface itself; another MAC is PACKET_OTHERHOST. */
-static __always_inline int to_this_host(const struct ethhdr *eth, const struct xvrrp_lease *l)
+static __always_inline int to_this_host(const struct ethhdr *eth, __u32 ifindex)
 {
-	return eth->h_dest[0] & 1 || same_mac(eth->h_dest, l->mac);
+	const struct xvrrp_port *port;
+
+	if (eth->h_dest[0] & 1)
+		return 1;
+	port = the_port(ifindex);
+	return port && same_mac(eth->h_dest, port->mac);
 }
 
 static __always_inline int ipv4_checksum_holds(const struct iphdr *ip, const void *end)
@@ -37,12 +49,11 @@ static __always_inline int ipv4_checksum_holds(const struct iphdr *ip, const voi
 /* The reason why an advert was not sent to this virtual router, or XVRRP_OK.
  * Its own address is no destination either: it is reached by multicast only. */
 static __always_inline int not_for_us(const struct ethhdr *eth, const struct advert *a,
-				      const void *end, const struct xvrrp_router *r)
+				      const void *end, const struct xvrrp_router *r, __u32 ifindex)
 {
-	const struct xvrrp_lease *l = the_lease();
 	const struct iphdr *ip = a->l3;
 
-	if (!l || (const void *)(eth + 1) > end || !to_this_host(eth, l))
+	if ((const void *)(eth + 1) > end || !to_this_host(eth, ifindex))
 		return XVRRP_REASON_bad_dst_mac;
 	if (a->family == 4 && ((const void *)(ip + 1) > end || !ipv4_checksum_holds(ip, end)))
 		return XVRRP_REASON_bad_ip_checksum;
@@ -57,8 +68,8 @@ static __always_inline int bad_source(const struct xvrrp_event *e, const struct 
 	const __u32 *words = (const void *)e->src;
 
 	if (e->family == 4)
-		return e->src[0] == 0 || e->src[0] == 127 || (e->src[0] & 0xf0) == 0xe0 ||
-		       words[0] == 0xffffffff || same_addr(e->src, r->broadcast);
+		return e->src[12] == 0 || e->src[12] == 127 || (e->src[12] & 0xf0) == 0xe0 ||
+		       words[3] == 0xffffffff || same_addr(e->src, r->broadcast);
 	return e->src[0] == 0xff ||
 	       (!words[0] && !words[1] && !words[2] && !(words[3] & bpf_htonl(0xfffffffe)));
 }

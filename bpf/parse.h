@@ -6,6 +6,14 @@
 #ifndef XVRRP_PARSE_H
 #define XVRRP_PARSE_H
 
+#include <linux/if_ether.h>
+#include <linux/ip.h>
+#include <linux/ipv6.h>
+#include <bpf/bpf_endian.h>
+
+#include "shared.h"
+#include "util.h"
+
 #define ETHERTYPE_IPV4_BE bpf_htons(0x0800)
 #define ETHERTYPE_ARP_BE bpf_htons(0x0806)
 #define ETHERTYPE_IPV6_BE bpf_htons(0x86dd)
@@ -21,13 +29,26 @@ struct vlan_tag {
 	__be16 ethertype_be;
 };
 
+struct arp_ipv4 {
+	__be16 hardware;
+	__be16 protocol;
+	__u8 hardware_len;
+	__u8 protocol_len;
+	__be16 operation;
+	__u8 sender_mac[6];
+	__u8 sender[4]; /* not aligned */
+	__u8 target_mac[6];
+	__u8 target[4];
+};
+
 struct advert {
-	__u8 src[16]; /* an IPv4 address uses the first four bytes */
+	__u8 src[16];
 	__u8 dst[16];
 	__u8 mac[6];
 	__be16 ethertype_be;
 	const void *l3;
 	const __u8 *payload;
+	__u16 l3_at; /* offset of l3 in the frame */
 	__u16 vlan_outer;
 	__u16 vlan_inner;
 	__u16 payload_len;
@@ -50,8 +71,8 @@ static __always_inline int parse_ipv4(const void *at, const void *end, struct ad
 		return XVRRP_REASON_fragment;
 	a->family = 4;
 	a->ttl = ip->ttl;
-	__builtin_memcpy(a->src, &ip->saddr, sizeof(ip->saddr));
-	__builtin_memcpy(a->dst, &ip->daddr, sizeof(ip->daddr));
+	put_ipv4(a->src, ip->saddr);
+	put_ipv4(a->dst, ip->daddr);
 	a->payload = at + header;
 	a->payload_len = total - header;
 	return XVRRP_OK;
@@ -103,6 +124,7 @@ static __always_inline int parse_frame(const void *data, const void *end, struct
 	}
 	a->ethertype_be = ethertype_be;
 	a->l3 = at;
+	a->l3_at = sizeof(*eth) + i * sizeof(struct vlan_tag);
 	if (ethertype_be == ETHERTYPE_IPV4_BE)
 		return parse_ipv4(at, end, a);
 	if (ethertype_be == ETHERTYPE_IPV6_BE)

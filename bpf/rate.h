@@ -1,9 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* Rates. Time is a parameter; each function says whether a frame is admitted. */
+/* Rates. Time is a parameter; each function reports whether a frame is admitted. */
 #ifndef XVRRP_RATE_H
 #define XVRRP_RATE_H
 
-#define NSEC_PER_SEC 1000000000ULL
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+
+#include "maps.h"
+#include "util.h"
 
 struct xvrrp_rate {
 	__u64 cost_ns;  /* credit that one frame uses: 1e9 / rate */
@@ -53,18 +57,18 @@ static __always_inline int bucket_take(struct xvrrp_bucket *b, const volatile st
 	return 1;
 }
 
-static __always_inline int budget_take(__u32 budget, __u64 now)
+static __always_inline int budget_take(__u32 port, __u32 budget, __u64 now)
 {
-	struct xvrrp_bucket *b = bpf_map_lookup_elem(&budgets, &budget);
+	struct xvrrp_budgets *b = bpf_map_lookup_elem(&budgets, &port);
 
 	if (!b || budget >= XVRRP_BUDGET_MAX)
 		return 0;
-	return bucket_take(b, &rate_budget[budget], now);
+	return bucket_take(&b->bucket[budget], &rate_budget[budget], now);
 }
 
-static __always_inline int vrid_take(__u32 slot, __u64 now)
+static __always_inline int vrid_take(__u32 router, __u64 now)
 {
-	struct xvrrp_bucket *b = bpf_map_lookup_elem(&vrid_budgets, &slot);
+	struct xvrrp_bucket *b = bpf_map_lookup_elem(&vrid_budgets, &router);
 
 	return b && bucket_take(b, &rate_vrid, now);
 }

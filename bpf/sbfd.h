@@ -15,6 +15,17 @@
 #ifndef XVRRP_SBFD_H
 #define XVRRP_SBFD_H
 
+#include <linux/bpf.h>
+#include <linux/if_ether.h>
+#include <linux/ip.h>
+#include <linux/udp.h>
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_endian.h>
+
+#include "maps.h"
+#include "rate.h"
+#include "util.h"
+
 #define SBFD_PORT_BE bpf_htons(7784)
 #define BFD_ECHO_PORT_BE bpf_htons(3785)
 #define BFD_TTL 255
@@ -121,64 +132,73 @@ static __always_inline void bfd_answer(struct ethhdr *eth, struct bfd_frame *f, 
 	f->bfd.min_echo_rx = 0;
 }
 
-/* A probe to an address that adverts are sent from. */
-static __always_inline enum xvrrp_reason bfd_reflect(struct ethhdr *eth, struct bfd_frame *f,
-						     const struct xvrrp_local *local,
-						     const struct xvrrp_lease *l)
+/* A probe to an address that adverts are sent from, and `at` where that is. */
+static __always_inline int bfd_reflect(struct ethhdr *eth, struct bfd_frame *f,
+				       const struct xvrrp_address *at,
+				       const struct xvrrp_local *local,
+				       const struct xvrrp_port *port, const struct xvrrp_lease *l)
 {
-	struct xvrrp_source source = { .slot = XVRRP_SOURCE_SBFD };
-	int reason;
-	__be32 addr = f->ip.saddr;
+	struct xvrrp_source source = { .ifindex = at->ifindex, .router = XVRRP_SOURCE_SBFD };
+	struct xvrrp_address from = { .ifindex = at->ifindex, .vlan = at->vlan };
+	const __u32 *mask = (const void *)local->mask;
+	const struct xvrrp_serving *s;
+	__u32 id = port->id;
+	int reason, up;
 	__u64 now;
-	int up;
 
-	if (f->udp.source == SBFD_PORT_BE || addr == f->ip.daddr ||
-	    bpf_map_lookup_elem(&locals, &addr) || same_mac(eth->h_source, l->mac))
+	put_ipv4(from.addr, f->ip.saddr);
+	if (f->udp.source == SBFD_PORT_BE || f->ip.saddr == f->ip.daddr ||
+	    bpf_map_lookup_elem(&locals, &from) || same_mac(eth->h_source, port->mac))
 		return XVRRP_REASON_sbfd_looped;
 	reason = bfd_check(f, BFD_TTL);
 	if (reason != XVRRP_OK)
 		return reason;
-	if ((addr ^ f->ip.daddr) & local->mask || (eth->h_source[0] | eth->h_dest[0]) & 1)
+	if ((f->ip.saddr ^ f->ip.daddr) & mask[3] || (eth->h_source[0] | eth->h_dest[0]) & 1)
 		return XVRRP_REASON_sbfd_bad_source;
 	if (!(f->bfd.state_flags & BFD_DEMAND))
 		return XVRRP_REASON_sbfd_looped; /* RFC 7880: reflectors clear it */
-	if (f->bfd.yours != f->ip.daddr)
+	if (f->bfd.yours != bpf_htonl(local->discriminator))
 		return XVRRP_REASON_sbfd_bad_discriminator;
-	now = bpf_ktime_get_ns();
-	__builtin_memcpy(source.addr, &addr, sizeof(addr));
+	now = now_ns();
+	__builtin_memcpy(source.addr, from.addr, sizeof(source.addr));
 	__builtin_memcpy(source.mac, eth->h_source, sizeof(source.mac));
 	if (!source_take(&source, &rate_sbfd, now))
 		return XVRRP_REASON_sbfd_rate;
-	up = l->masters && lease_held(l, now);
+	s = bpf_map_lookup_elem(&serving, &id);
+	up = s && s->masters && lease_held(l, now);
 	bfd_answer(eth, f, up);
 	return up ? XVRRP_REASON_sbfd_reflected : XVRRP_REASON_sbfd_refused;
 }
 
 /* An answer to a probe of ours, or an echo that came back. not_vrrp means that
  * it is none of ours. */
-static __always_inline enum xvrrp_reason bfd_reply(const struct bfd_frame *f, int echo)
+static __always_inline int bfd_reply(const struct bfd_frame *f, const struct xvrrp_address *at,
+				     int echo)
 {
 	__u32 local = bpf_ntohl(f->bfd.yours);
-	__u32 at = local & (XVRRP_SESSIONS - 1);
-	struct xvrrp_session *s = bpf_map_lookup_elem(&sessions, &at);
-	int reason;
+	__u32 index = local & (XVRRP_SESSIONS - 1);
+	struct xvrrp_session *s = bpf_map_lookup_elem(&sessions, &index);
+	__u8 from[16] __attribute__((aligned(8)));
 	__u64 now;
+	int reason;
 
-	if (!s || !local || s->local != local || !s->echo != !echo)
+	if (!s || !local || s->local != local || !s->echo != !echo ||
+	    s->ifindex != at->ifindex || s->vlan != at->vlan)
 		return XVRRP_REASON_not_vrrp;
 	reason = bfd_check(f, echo ? BFD_ECHO_TTL : BFD_TTL);
 	if (reason != XVRRP_OK)
 		return reason;
-	if (f->ip.saddr != (echo ? f->ip.daddr : s->peer))
+	put_ipv4(from, f->ip.saddr);
+	if (echo ? f->ip.saddr != f->ip.daddr : !same_addr(from, s->peer))
 		return XVRRP_REASON_sbfd_bad_source;
 	if (f->bfd.mine != bpf_htonl(s->remote))
 		return XVRRP_REASON_sbfd_bad_discriminator;
 	if (!echo && f->bfd.state_flags & BFD_DEMAND)
 		return XVRRP_REASON_sbfd_looped;
-	now = bpf_ktime_get_ns();
+	now = now_ns();
 	s->state = f->bfd.state_flags >> 6;
 	s->diag = f->bfd.version_diag & 0x1f;
-	s->replies++;
+	__sync_fetch_and_add(&s->replies, 1);
 	/* Last: who sees this time sees the state, or a newer one. */
 	if ((__s64)(now - s->last_ns) > 0)
 		*(volatile __u64 *)&s->last_ns = now;

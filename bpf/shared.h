@@ -3,15 +3,21 @@
  * Layouts that the kernel side and Go share. bpf2go turns the structs into Go
  * types through BTF; TestLayout of loader/ checks sizes and names.
  *
- * Times are CLOCK_MONOTONIC nanoseconds. Addresses are in network byte order;
- * an IPv4 address uses the first four bytes. Other fields are in host order.
+ * Times are CLOCK_MONOTONIC nanoseconds. Addresses are 16 bytes in network byte
+ * order, IPv4 as ::ffff:a.b.c.d. Other fields are in host order. A value that
+ * several CPUs write is changed atomically, or a comment tells why it need not
+ * be. Arrays of words rather than bytes are what the program compares by words.
  */
 #ifndef XVRRP_SHARED_H
 #define XVRRP_SHARED_H
 
-/* One slot for each virtual router: VRID in bits 0-7, bit 8 set for IPv6. */
-#define XVRRP_SLOTS 512
-#define XVRRP_SLOT_IPV6 0x100
+#include <linux/types.h>
+
+/* Number of these layouts: raised with every change of one of them. */
+#define XVRRP_LAYOUT 1
+
+#define XVRRP_IFNAME 16
+#define XVRRP_NAME 32
 
 /* Largest VRRP message that can be a template or travel in an event. VRRPv2
  * with 255 addresses and authentication data needs 8 + 4 * 255 + 8 = 1036. */
@@ -29,7 +35,7 @@
 	X(bad_ip_header)  /* IPv4 IHL below 5, lengths that contradict */      \
 	X(fragment)       /* an advert is never fragmented */                  \
 	X(unknown_vrid)   /* no virtual router of ours */                      \
-	X(other_vlan)     /* our VRID on another VLAN */                       \
+	X(other_vlan)     /* the same, in a frame with a VLAN tag */           \
 	X(bad_dst_mac)    /* frame to another host */                          \
 	X(bad_ip_checksum) /* of the IPv4 header */                            \
 	X(bad_destination) /* not where adverts of this router go */           \
@@ -46,8 +52,10 @@
 	X(ring_full)      /* user space did not keep up */                     \
 	X(event)          /* delivered to user space */                        \
 	X(vip_conflict)   /* ARP: another MAC speaks for our address */        \
-	X(fenced_arp)     /* fence: ARP for or from the address */             \
-	X(fenced_data)    /* fence: packet to or from the address */           \
+	X(fenced_arp)     /* fence: ARP for the address */                     \
+	X(fenced_data)    /* fence: packet to the address */                   \
+	X(fenced_arp_out) /* fence, on the way out: ARP from the address */    \
+	X(fenced_data_out) /* fence, on the way out: packet from the address */ \
 	X(sbfd_reflected) /* S-BFD probe, answered Up */                       \
 	X(sbfd_refused)   /* S-BFD probe, answered AdminDown */                \
 	X(sbfd_reply)     /* answer to a probe of ours */                      \
@@ -84,9 +92,42 @@ struct xvrrp_counters {
 #undef XVRRP_FIELD
 };
 
+struct xvrrp_meta {
+	__u32 layout;     /* XVRRP_LAYOUT */
+	__u32 generation; /* one more than that of the daemon before */
+	char version[XVRRP_NAME];
+	__u64 test_now_ns; /* see now_ns */
+};
+
+struct xvrrp_port {
+	__u32 id; /* in counters, budgets and serving; not 0 */
+	__u8 mac[6];
+	__u8 pad[2];
+	char name[XVRRP_IFNAME];
+};
+
+struct xvrrp_serving {
+	__u32 masters; /* virtual routers that are served from a port */
+	__u32 pad;
+};
+
+struct xvrrp_id {
+	__u32 ifindex;
+	__u16 vlan;  /* tag that adverts carry on the interface, 0 for none */
+	__u8 family; /* 4 or 6 */
+	__u8 vrid;
+};
+
+struct xvrrp_address {
+	__u32 ifindex;
+	__u16 vlan;
+	__u16 pad;
+	__u8 addr[16];
+};
+
 enum xvrrp_router_flag {
 	XVRRP_ROUTER_CHECK_TTL = 1,
-	XVRRP_ROUTER_FENCE = 2, /* see fence.h */
+	XVRRP_ROUTER_FENCE = 2, /* own is known; see fence.h */
 };
 
 /* The steady advert of the current master, installed by user space after it
@@ -100,20 +141,34 @@ struct xvrrp_template {
 	__u64 payload[XVRRP_PAYLOAD_MAX / 8];
 };
 
+/* What another master of a virtual router has to advertise to be one: digest of
+ * an advert of our own. Addresses may come in another order, so there is a sum
+ * over all of them, and one of their squares. The number that is added for an
+ * address is its only 32-bit word (IPv4), or the sum of its four, multiplied by
+ * 1 and three odd numbers. */
+#define XVRRP_MIX_1 2654435761u
+#define XVRRP_MIX_2 2246822519u
+#define XVRRP_MIX_3 3266489917u
+struct xvrrp_digest {
+	__u64 sum;
+	__u64 squares;
+	__u32 header[2]; /* first 8 bytes of the message, in network order */
+	__u32 auth[2];   /* authentication data of version 2, likewise */
+	__u32 len;       /* of the message */
+	__u32 pad;
+};
+
 struct xvrrp_router {
-	__u8 version; /* 2 or 3; 0: not ours */
-	__u8 flags;   /* enum xvrrp_router_flag */
-	__u16 vlan;   /* VLAN that adverts carry here, 0 for none */
-	__u8 master;  /* user space is in MASTER */
+	__u32 flags;  /* enum xvrrp_router_flag */
+	__u32 master; /* 1: user space is in MASTER; 2: that before us was; 0: not */
+	__u32 port;   /* port id */
+	__u8 version; /* 2 or 3; 0: unused */
 	__u8 pad[3];
+	struct xvrrp_id id;
 	__u8 dst[16];       /* where adverts go */
 	__u8 broadcast[16]; /* directed broadcast of its network, 0: none */
-	struct xvrrp_template template;
-	/* Our own advert, for the fence: what another master of this virtual
-	 * router has to say, but for priority, interval and checksum. */
-	__u32 own_len;
-	__u32 pad2;
-	__u64 own[XVRRP_PAYLOAD_MAX / 8];
+	char name[XVRRP_NAME];
+	struct xvrrp_digest own;
 };
 
 /* The lease of the daemon. It holds for as long as the event loop renews it,
@@ -121,11 +176,9 @@ struct xvrrp_router {
 struct xvrrp_lease {
 	__u64 until_ns; /* 0: ended */
 	__u64 ended_ns; /* when the process exited */
-	__u64 fence_until_ns; /* no fence holds longer; 0: there was none */
+	__u64 fence_until_ns; /* no fence holds longer; 0: none does */
 	__u32 tgid;     /* whose exit ends the lease */
 	__u32 masters;  /* virtual routers that are served from here */
-	__u8 mac[6];    /* of the interface */
-	__u8 pad[2];
 };
 
 /* What was heard of another master while we were one ourselves. */
@@ -141,21 +194,22 @@ struct xvrrp_fence {
 
 #define XVRRP_FENCE_ADVERTS 3
 
-/* An address that adverts are sent from. Its number in host order is the
- * discriminator of the reflector. */
+/* An address that adverts are sent from. */
 struct xvrrp_local {
-	__be32 mask;
-	__u32 reflect;
+	__u8 mask[16]; /* of its network */
+	__u32 discriminator; /* of the reflector at this address; 0: there is none */
 };
 
-/* A session of the initiator. User space writes the first four fields, the
+/* A session of the initiator. User space writes the fields up to peer, the
  * program the others. The index is the low bits of local. */
-#define XVRRP_SESSIONS 64
+#define XVRRP_SESSIONS 1024
 struct xvrrp_session {
 	__u32 local;   /* our discriminator; 0: unused */
 	__u32 remote;  /* the reflector's */
-	__be32 peer;
-	__u32 echo;    /* unaffiliated echo, RFC 9747 */
+	__u32 ifindex;
+	__u16 vlan;
+	__u16 echo;    /* unaffiliated echo, RFC 9747 */
+	__u8 peer[16];
 	__u64 last_ns; /* arrival of the last answer */
 	__u64 replies;
 	__u32 state;   /* RFC 5880 section 4.1, of the last answer */
@@ -175,16 +229,15 @@ struct xvrrp_slot {
 
 struct xvrrp_event {
 	__u64 rx_ns;
+	__u32 router; /* router id */
 	__u32 ifindex;
-	__u16 vlan_outer;
-	__u16 vlan_inner;
-	__u8 family; /* 4 or 6 */
-	__u8 ttl;
-	__u8 reason; /* event, or the check that failed */
-	__u8 pad;
 	__u16 payload_len; /* by the IP header */
 	__u16 copied;      /* bytes of payload that follow */
-	__u8 src[16];
+	__u8 family; /* 4 or 6 */
+	__u8 ttl;
+	__u8 reason; /* event, vip_conflict, or the check that failed */
+	__u8 pad;
+	__u8 src[16]; /* for vip_conflict the address that is spoken for */
 	__u8 dst[16];
 	__u8 mac[6]; /* source of the frame, or sender of the ARP packet */
 	__u8 pad2[2];
@@ -199,12 +252,14 @@ struct xvrrp_bucket {
 };
 
 struct xvrrp_source {
+	__u32 ifindex;
+	__u32 router; /* router id, or XVRRP_SOURCE_SBFD */
 	__u8 addr[16];
-	__u16 slot; /* or XVRRP_SOURCE_SBFD */
 	__u8 mac[6]; /* of S-BFD: a stranger must not use up a peer's budget */
+	__u8 pad[2];
 };
 
-#define XVRRP_SOURCE_SBFD 0xffff
+#define XVRRP_SOURCE_SBFD 0xffffffff
 
 enum xvrrp_budget {
 	XVRRP_BUDGET_VALID,
@@ -212,6 +267,21 @@ enum xvrrp_budget {
 	XVRRP_BUDGET_UNKNOWN,
 	XVRRP_BUDGET_CONFLICT,
 	XVRRP_BUDGET_MAX,
+};
+
+struct xvrrp_budgets {
+	struct xvrrp_bucket bucket[XVRRP_BUDGET_MAX];
+};
+
+/* Numbers that Go has to agree on. */
+enum xvrrp_limit {
+	XVRRP_LIMIT_LAYOUT = XVRRP_LAYOUT,
+	XVRRP_LIMIT_FENCE_ADVERTS = XVRRP_FENCE_ADVERTS,
+	XVRRP_LIMIT_SESSIONS = XVRRP_SESSIONS,
+	XVRRP_LIMIT_PAYLOAD = XVRRP_PAYLOAD_MAX,
+	XVRRP_LIMIT_MIX_1 = XVRRP_MIX_1,
+	XVRRP_LIMIT_MIX_2 = XVRRP_MIX_2,
+	XVRRP_LIMIT_MIX_3 = XVRRP_MIX_3,
 };
 
 #endif

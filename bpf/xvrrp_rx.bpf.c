@@ -20,23 +20,11 @@
 
 #include "shared.h"
 #include "maps.h"
-#include "rate.h"
+#include "util.h"
 #include "parse.h"
-
-/* A load that the compiler may not fold into an earlier one. Lengths are read
- * from the event again and again: the verifier then forgets what a loop taught
- * it about them, and does not follow every length on its own. */
-#define READ_ONCE(x) (*(const volatile typeof(x) *)&(x))
-
-static __always_inline int same_addr(const __u8 *x, const __u8 *y)
-{
-	const __u32 *p = (const void *)x, *q = (const void *)y;
-
-	return p[0] == q[0] && p[1] == q[1] && p[2] == q[2] && p[3] == q[3];
-}
-
-#include "fence.h"
+#include "rate.h"
 #include "delivery.h"
+#include "fence.h"
 #include "sbfd.h"
 
 #define VRRP_ADVERTISEMENT 1
@@ -55,12 +43,13 @@ enum verdict {
 const enum xvrrp_reason *const unused_reason __attribute__((unused)) = 0;
 const enum xvrrp_router_flag *const unused_router_flag __attribute__((unused)) = 0;
 const enum xvrrp_budget *const unused_budget __attribute__((unused)) = 0;
+const enum xvrrp_limit *const unused_limit __attribute__((unused)) = 0;
 const struct xvrrp_event *const unused_event __attribute__((unused)) = 0;
 
-static __always_inline enum verdict leave(enum xvrrp_reason reason, enum verdict verdict)
+static __always_inline enum verdict leave(__u32 port, enum xvrrp_reason reason,
+					  enum verdict verdict)
 {
-	__u32 zero = 0;
-	struct xvrrp_count *c = bpf_map_lookup_elem(&counters, &zero);
+	struct xvrrp_count *c = bpf_map_lookup_elem(&counters, &port);
 
 	if (c && reason < XVRRP_REASON_MAX) {
 		if (verdict == DROP)
@@ -69,6 +58,12 @@ static __always_inline enum verdict leave(enum xvrrp_reason reason, enum verdict
 			c[reason].pass++;
 	}
 	return verdict;
+}
+
+/* Traffic that is not for us, of whatever port. */
+static __always_inline enum verdict leave_alone(void)
+{
+	return leave(0, XVRRP_REASON_not_vrrp, PASS);
 }
 
 static __always_inline __u32 log2_bucket(__u64 gap)
@@ -86,13 +81,15 @@ static __always_inline __u32 log2_bucket(__u64 gap)
 	return bucket;
 }
 
+/* The adverts of one master arrive on one CPU, as a rule: the network card
+ * chooses it by their addresses. If they do not, the count is still exact, and
+ * the statistics, which decide nothing, miss a gap. */
 static __always_inline void slot_arrival(struct xvrrp_slot *s, __u64 now)
 {
 	__s64 gap = now - s->last_ns;
 	__s64 delta;
 
-	s->arrivals[s->count & (XVRRP_ARRIVALS - 1)] = now;
-	s->count++;
+	s->arrivals[__sync_fetch_and_add(&s->count, 1) & (XVRRP_ARRIVALS - 1)] = now;
 	if (gap <= 0)
 		return; /* another CPU stamped a later one already */
 	if (!s->mean_gap_ns)
@@ -109,10 +106,12 @@ static __always_inline void slot_arrival(struct xvrrp_slot *s, __u64 now)
 }
 
 /* Copies the message into the event, as far as the frame holds it. From here
- * on nothing reads the packet, for the same reason. */
-static __always_inline void gather(struct xvrrp_event *e, const __u8 *p, const void *end)
+ * on nothing reads the packet, and the number of bytes is forgotten between the
+ * loops and after them, for the same reason. */
+static __always_inline void gather(struct xvrrp_event *e, const __u8 *from, const void *end)
 {
 	__u64 *to = (void *)e->payload;
+	const __u8 *p = from;
 	__u32 n = 0, i;
 
 	for (i = 0; i < XVRRP_PAYLOAD_MAX / 8; i++, p += 8, n += 8) {
@@ -120,7 +119,12 @@ static __always_inline void gather(struct xvrrp_event *e, const __u8 *p, const v
 			break;
 		to[i] = *(const __u64 *)p;
 	}
-	for (i = 0; i < 8; i++, p++, n++) {
+	e->copied = n;
+	n = READ_ONCE(e->copied);
+	if (n > XVRRP_PAYLOAD_MAX)
+		return; /* cannot happen; the verifier wants to read it */
+	for (i = 0, p = from + n; i < 8; i++, p++, n++) {
+		barrier_var(n); /* as an offset, not as a pointer that moves */
 		if (n >= XVRRP_PAYLOAD_MAX || n >= READ_ONCE(e->payload_len) ||
 		    (const void *)(p + 1) > end)
 			break;
@@ -151,7 +155,8 @@ static __always_inline int is_template(const struct xvrrp_event *e, const struct
 
 /* What can be told without authority over the election: XVRRP_OK, `steady`, or
  * what is wrong. */
-static __always_inline int check(const struct xvrrp_event *e, const struct xvrrp_router *r)
+static __always_inline int check(const struct xvrrp_event *e, const struct xvrrp_router *r,
+				 const struct xvrrp_template *t)
 {
 	const __u8 *m = e->payload;
 	__u32 need = VRRP_HEADER + m[3] * (e->family == 4 ? 4 : 16);
@@ -164,7 +169,7 @@ static __always_inline int check(const struct xvrrp_event *e, const struct xvrrp
 		return XVRRP_REASON_bad_source;
 	if (r->flags & XVRRP_ROUTER_CHECK_TTL && e->ttl != VRRP_TTL)
 		return XVRRP_REASON_bad_ttl;
-	if (is_template(e, &r->template))
+	if (is_template(e, t))
 		return XVRRP_REASON_steady;
 	if (m[0] >> 4 != r->version)
 		return XVRRP_REASON_bad_version;
@@ -182,34 +187,44 @@ static __always_inline int check(const struct xvrrp_event *e, const struct xvrrp
 static __always_inline enum verdict receive_advert(const struct ethhdr *eth, const struct advert *a,
 						   const void *end, __u32 ifindex)
 {
-	struct xvrrp_source source = {};
+	struct xvrrp_id key = { .ifindex = ifindex, .vlan = a->vlan_outer, .family = a->family };
+	struct xvrrp_source source = { .ifindex = ifindex };
+	const struct xvrrp_template *t;
+	const struct xvrrp_port *p;
 	struct xvrrp_router *r;
 	struct xvrrp_event *e;
-	__u32 slot, size, zero = 0;
+	__u32 *known, router, port, size, zero = 0;
+	__u64 now = now_ns();
+	long failed;
 	int reason;
-	__u64 now;
 
-	if (a->payload_len < 2 || (const void *)(a->payload + 2) > end)
-		return leave(XVRRP_REASON_truncated, PASS);
-	slot = a->payload[1] | (a->family == 6 ? XVRRP_SLOT_IPV6 : 0);
-	r = bpf_map_lookup_elem(&routers, &slot);
+	if (a->payload_len < 2 || (const void *)(a->payload + 2) > end) {
+		p = the_port(ifindex);
+		return leave(p ? p->id : 0, XVRRP_REASON_truncated, PASS);
+	}
+	key.vrid = a->payload[1];
+	known = a->vlan_inner ? 0 : bpf_map_lookup_elem(&ids, &key);
+	if (!known) {
+		p = the_port(ifindex);
+		port = p ? p->id : 0;
+		return leave(port,
+			     a->vlan_outer ? XVRRP_REASON_other_vlan : XVRRP_REASON_unknown_vrid,
+			     budget_take(port, XVRRP_BUDGET_UNKNOWN, now) ? PASS : DROP);
+	}
+	router = *known;
+	r = bpf_map_lookup_elem(&routers, &router);
+	t = bpf_map_lookup_elem(&templates, &router);
 	e = bpf_map_lookup_elem(&scratch, &zero);
-	if (!r || !e)
-		return PASS; /* cannot happen: both indexes are in range */
-	now = bpf_ktime_get_ns();
-	if (!r->version)
-		return leave(XVRRP_REASON_unknown_vrid,
-			     budget_take(XVRRP_BUDGET_UNKNOWN, now) ? PASS : DROP);
-	if (a->vlan_outer != r->vlan || a->vlan_inner)
-		return leave(XVRRP_REASON_other_vlan, PASS);
-	reason = not_for_us(eth, a, end, r);
+	if (!r || !t || !e)
+		return PASS; /* cannot happen: all indexes are in range */
+	port = r->port;
+	reason = not_for_us(eth, a, end, r, ifindex);
 	if (reason != XVRRP_OK)
-		return leave(reason, budget_take(XVRRP_BUDGET_UNKNOWN, now) ? PASS : DROP);
+		return leave(port, reason, budget_take(port, XVRRP_BUDGET_UNKNOWN, now) ? PASS : DROP);
 
 	e->rx_ns = now;
+	e->router = router;
 	e->ifindex = ifindex;
-	e->vlan_outer = a->vlan_outer;
-	e->vlan_inner = a->vlan_inner;
 	e->family = a->family;
 	e->ttl = a->ttl;
 	e->payload_len = a->payload_len;
@@ -218,103 +233,110 @@ static __always_inline enum verdict receive_advert(const struct ethhdr *eth, con
 	__builtin_memcpy(e->mac, a->mac, sizeof(e->mac));
 	gather(e, a->payload, end);
 
-	reason = check(e, r);
+	reason = check(e, r, t);
 	if (reason == XVRRP_REASON_steady) {
-		struct xvrrp_slot *s = bpf_map_lookup_elem(&slots, &slot);
+		struct xvrrp_slot *s = bpf_map_lookup_elem(&slots, &router);
 
 		if (s)
 			slot_arrival(s, now);
-		return leave(reason, PASS);
+		return leave(port, reason, PASS);
 	}
 	if (reason == XVRRP_OK) {
 		reason = XVRRP_REASON_event;
 		__builtin_memcpy(source.addr, e->src, sizeof(source.addr));
-		source.slot = slot;
-		if (r->master)
-			fence_note(e, r, slot);
+		source.router = router;
+		if (r->master && r->flags & XVRRP_ROUTER_FENCE)
+			fence_note(e, r, router);
 		if (!source_take(&source, &rate_source, now))
-			return leave(XVRRP_REASON_rate_source, DROP);
-		if (!vrid_take(slot, now))
-			return leave(XVRRP_REASON_rate_vrid, DROP);
-		if (!budget_take(XVRRP_BUDGET_VALID, now))
-			return leave(XVRRP_REASON_rate_interface, DROP);
-	} else if (!budget_take(XVRRP_BUDGET_INVALID, now)) {
+			return leave(port, XVRRP_REASON_rate_source, DROP);
+		if (!vrid_take(router, now))
+			return leave(port, XVRRP_REASON_rate_vrid, DROP);
+		if (!budget_take(port, XVRRP_BUDGET_VALID, now))
+			return leave(port, XVRRP_REASON_rate_interface, DROP);
+	} else if (!budget_take(port, XVRRP_BUDGET_INVALID, now)) {
 		/* Within the budget user space hears of an invalid advert, for its
 		 * log, and tcpdump sees it; over it, nobody does. */
-		return leave(reason, DROP);
+		return leave(port, reason, DROP);
 	}
 	e->reason = reason;
 	size = offsetof(struct xvrrp_event, payload) + READ_ONCE(e->copied);
 	if (size > sizeof(*e))
 		return PASS; /* cannot happen; the verifier wants to read it */
-	if (bpf_ringbuf_output(&events, e, size, 0) && reason == XVRRP_REASON_event)
+	if (reason == XVRRP_REASON_event)
+		failed = bpf_ringbuf_output(&events, e, size, 0);
+	else
+		failed = bpf_ringbuf_output(&noise, e, size, BPF_RB_NO_WAKEUP);
+	if (failed && reason == XVRRP_REASON_event)
 		reason = XVRRP_REASON_ring_full;
-	return leave(reason, PASS);
+	return leave(port, reason, PASS);
 }
 
 /* ARP in which a host speaks for an address of ours: a question or an answer
  * of another MAC while we are MASTER is news. */
 static __always_inline enum verdict receive_arp(const struct advert *a, const void *end,
-						__u32 ifindex, const struct xvrrp_lease *l)
+						__u32 ifindex, struct xvrrp_lease *l)
 {
+	struct xvrrp_address key = { .ifindex = ifindex, .vlan = a->vlan_outer };
 	const struct arp_ipv4 *arp = a->l3;
+	const struct xvrrp_port *p;
 	struct xvrrp_router *r;
 	struct xvrrp_event *e;
-	__u32 *slot, zero = 0;
-	__be32 sender;
+	__u32 *router, zero = 0;
 	__u64 now;
 
 	if ((const void *)(arp + 1) > end || arp->protocol != ETHERTYPE_IPV4_BE ||
 	    arp->hardware_len != 6 || arp->protocol_len != 4)
-		return leave(XVRRP_REASON_not_vrrp, PASS);
-	if (l->fence_until_ns && fenced(l, load_be32(arp->target)))
-		return leave(XVRRP_REASON_fenced_arp, DROP);
-	sender = load_be32(arp->sender);
-	slot = bpf_map_lookup_elem(&vips, &sender);
-	if (!slot || same_mac(arp->sender_mac, l->mac))
-		return leave(XVRRP_REASON_not_vrrp, PASS);
-	r = bpf_map_lookup_elem(&routers, slot);
+		return leave_alone();
+	if (fence_may_hold(l)) {
+		r = fenced(l, ifindex, a->vlan_outer, load_be32(arp->target));
+		if (r)
+			return leave(r->port, XVRRP_REASON_fenced_arp, DROP);
+	}
+	put_ipv4(key.addr, load_be32(arp->sender));
+	router = bpf_map_lookup_elem(&vips, &key);
+	if (!router)
+		return leave_alone();
+	p = the_port(ifindex);
+	r = bpf_map_lookup_elem(&routers, router);
 	e = bpf_map_lookup_elem(&scratch, &zero);
-	now = bpf_ktime_get_ns();
-	if (!r || !e || !r->master)
-		return leave(XVRRP_REASON_not_vrrp, PASS); /* the master's, as it should be */
-	if (!budget_take(XVRRP_BUDGET_CONFLICT, now))
-		return leave(XVRRP_REASON_vip_conflict, PASS);
+	if (!p || !r || !e || !r->master || same_mac(arp->sender_mac, p->mac))
+		return leave_alone(); /* the master's, as it should be, or our own */
+	now = now_ns();
+	if (!budget_take(p->id, XVRRP_BUDGET_CONFLICT, now))
+		return leave(p->id, XVRRP_REASON_vip_conflict, PASS);
 	__builtin_memset(e, 0, offsetof(struct xvrrp_event, payload));
 	e->rx_ns = now;
+	e->router = *router;
 	e->ifindex = ifindex;
 	e->family = 4;
 	e->reason = XVRRP_REASON_vip_conflict;
-	__builtin_memcpy(e->src, &sender, sizeof(sender));
+	__builtin_memcpy(e->src, key.addr, sizeof(e->src));
 	__builtin_memcpy(e->mac, arp->sender_mac, sizeof(e->mac));
-	/* In the place where an advert has its VRID. */
-	e->payload[0] = 0;
-	e->payload[1] = *slot;
-	e->payload_len = e->copied = 2;
-	bpf_ringbuf_output(&events, e, offsetof(struct xvrrp_event, payload) + 2, 0);
-	return leave(XVRRP_REASON_vip_conflict, PASS);
+	bpf_ringbuf_output(&events, e, offsetof(struct xvrrp_event, payload), 0);
+	return leave(p->id, XVRRP_REASON_vip_conflict, PASS);
 }
 
 /* Probes, answers and echoes. not_vrrp means that a packet is none of them. */
-static __always_inline enum xvrrp_reason receive_bfd(void *data, struct bfd_frame *f, const void *end,
-						     const struct xvrrp_lease *l)
+static __always_inline int receive_bfd(void *data, struct bfd_frame *f, const void *end,
+				       const struct xvrrp_address *at,
+				       const struct xvrrp_port *port, const struct xvrrp_lease *l)
 {
-	__be32 addr = f->ip.daddr;
 	struct xvrrp_local *local;
 	int whole = (const void *)(f + 1) <= end;
 
 	if (f->udp.dest == SBFD_PORT_BE) {
-		local = bpf_map_lookup_elem(&locals, &addr);
-		if (!local || !local->reflect)
+		local = bpf_map_lookup_elem(&locals, at);
+		if (!local || !local->discriminator)
 			return XVRRP_REASON_not_vrrp;
-		return whole ? bfd_reflect(data, f, local, l) : XVRRP_REASON_sbfd_bad_length;
+		return whole ? bfd_reflect(data, f, at, local, port, l) :
+			       XVRRP_REASON_sbfd_bad_length;
 	}
 	if (!whole)
 		return XVRRP_REASON_not_vrrp;
-	return bfd_reply(f, f->udp.dest == BFD_ECHO_PORT_BE);
+	return bfd_reply(f, at, f->udp.dest == BFD_ECHO_PORT_BE);
 }
 
-/* Says whether a UDP packet may be S-BFD or an echo of ours. */
+/* Reports whether a UDP packet may be S-BFD or an echo of ours. */
 static __always_inline int may_be_bfd(const struct bfd_frame *f, const void *end)
 {
 	if ((const void *)(&f->udp + 1) > end)
@@ -325,33 +347,56 @@ static __always_inline int may_be_bfd(const struct bfd_frame *f, const void *end
 		f->udp.dest == BFD_ECHO_PORT_BE);
 }
 
-/* Everything that is not VRRP. Another VLAN may have the same addresses: what
- * is tagged is not ours. */
+/* Everything that is not VRRP. Behind a second tag nothing is ours. */
 static __always_inline enum verdict receive_other(void *data, const struct advert *a,
 						  const void *end, __u32 ifindex)
 {
-	const struct xvrrp_lease *l = the_lease();
+	struct xvrrp_lease *l = the_lease();
 	struct bfd_frame *f = (void *)a->l3;
-	enum xvrrp_reason reason;
+	const struct xvrrp_port *port;
+	const struct xvrrp_router *r;
+	int reason;
 
-	if (!l || !f || a->vlan_outer)
-		return leave(XVRRP_REASON_not_vrrp, PASS);
+	if (!l || !f || a->vlan_inner)
+		return leave_alone();
 	if (a->ethertype_be == ETHERTYPE_ARP_BE)
 		return receive_arp(a, end, ifindex, l);
 	if (a->ethertype_be != ETHERTYPE_IPV4_BE || (const void *)(&f->ip + 1) > end)
-		return leave(XVRRP_REASON_not_vrrp, PASS);
+		return leave_alone();
 	if (may_be_bfd(f, end)) {
-		reason = receive_bfd(data, f, end, l);
+		struct xvrrp_address at = { .ifindex = ifindex, .vlan = a->vlan_outer };
+
+		port = the_port(ifindex);
+		if (!port)
+			return leave_alone();
+		put_ipv4(at.addr, f->ip.daddr);
+		reason = receive_bfd(data, f, end, &at, port, l);
 		if (reason == XVRRP_REASON_sbfd_reflected || reason == XVRRP_REASON_sbfd_refused)
-			return leave(reason, REFLECT);
+			return leave(port->id, reason, REFLECT);
 		if (reason != XVRRP_REASON_not_vrrp)
 			/* An answer has been recorded: nobody above waits for it, and a
 			 * firewall would see a packet that it did not ask for. */
-			return leave(reason, DROP);
+			return leave(port->id, reason, DROP);
 	}
-	if (l->fence_until_ns && fenced(l, f->ip.daddr))
-		return leave(XVRRP_REASON_fenced_data, DROP);
-	return leave(XVRRP_REASON_not_vrrp, PASS);
+	if (fence_may_hold(l)) {
+		r = fenced(l, ifindex, a->vlan_outer, f->ip.daddr);
+		if (r)
+			return leave(r->port, XVRRP_REASON_fenced_data, DROP);
+	}
+	return leave_alone();
+}
+
+static __always_inline enum verdict receive(void *data, const void *end, const struct advert *a,
+					    int reason, __u32 ifindex)
+{
+	const struct xvrrp_port *port;
+
+	if (reason == XVRRP_OK)
+		return receive_advert(data, a, end, ifindex);
+	if (reason == XVRRP_REASON_not_vrrp)
+		return receive_other(data, a, end, ifindex);
+	port = the_port(ifindex);
+	return leave(port ? port->id : 0, reason, PASS);
 }
 
 SEC("xdp.frags")
@@ -361,14 +406,8 @@ int xvrrp_xdp(struct xdp_md *ctx)
 	const void *end = (void *)(long)ctx->data_end;
 	struct advert a = {};
 	int reason = parse_frame(data, end, &a);
-	enum verdict verdict;
+	enum verdict verdict = receive(data, end, &a, reason, ctx->ingress_ifindex);
 
-	if (reason == XVRRP_OK)
-		verdict = receive_advert(data, &a, end, ctx->ingress_ifindex);
-	else if (reason == XVRRP_REASON_not_vrrp)
-		verdict = receive_other(data, &a, end, ctx->ingress_ifindex);
-	else
-		verdict = leave(reason, PASS);
 	return verdict == PASS ? XDP_PASS : verdict == DROP ? XDP_DROP : XDP_TX;
 }
 
@@ -379,15 +418,24 @@ static __always_inline int parse_skb(struct __sk_buff *skb, struct advert *a)
 	return parse_frame((void *)(long)skb->data, (void *)(long)skb->data_end, a);
 }
 
-/* Says whether the program has to see more of an skb than its head. */
-static __always_inline int wants_all(const struct advert *a, const void *end, int reason)
+/* How much of a frame the program reads, in bytes; 0: its head is enough. */
+static __always_inline __u32 wanted(const struct advert *a, const void *end, int reason)
 {
-	if (reason == XVRRP_OK)
-		return 1; /* a message may still sit in a fragment */
+	if (reason == XVRRP_OK) {
+		/* The message may still sit in a fragment. One that is too long is
+		 * refused for that. */
+		__u32 header = a->family == 4 ? 60 : sizeof(struct ipv6hdr);
+
+		return a->l3_at + header +
+		       (a->payload_len < XVRRP_PAYLOAD_MAX ? a->payload_len : XVRRP_PAYLOAD_MAX);
+	}
 	if (reason != XVRRP_REASON_not_vrrp || !a->l3)
 		return 0;
-	return a->ethertype_be == ETHERTYPE_ARP_BE ||
-	       (a->ethertype_be == ETHERTYPE_IPV4_BE && may_be_bfd(a->l3, end));
+	if (a->ethertype_be == ETHERTYPE_ARP_BE)
+		return a->l3_at + sizeof(struct arp_ipv4);
+	if (a->ethertype_be == ETHERTYPE_IPV4_BE && may_be_bfd(a->l3, end))
+		return a->l3_at + sizeof(struct bfd_frame);
+	return 0;
 }
 
 /* The same for interfaces without XDP. TC_ACT_UNSPEC lets later programs run. */
@@ -395,24 +443,23 @@ SEC("tcx/ingress")
 int xvrrp_tcx(struct __sk_buff *skb)
 {
 	struct advert a = {};
+	__u32 ifindex = skb->ifindex;
 	int reason = parse_skb(skb, &a);
+	__u32 want = wanted(&a, (void *)(long)skb->data_end, reason);
 	enum verdict verdict;
 
-	if (wants_all(&a, (void *)(long)skb->data_end, reason)) {
-		bpf_skb_pull_data(skb, skb->len);
+	if (want > skb->len)
+		want = skb->len;
+	if ((void *)(long)skb->data + want > (void *)(long)skb->data_end) {
+		/* If it fails, what there is has to do. */
+		bpf_skb_pull_data(skb, want);
 		__builtin_memset(&a, 0, sizeof(a));
 		reason = parse_skb(skb, &a);
 	}
-	if (reason == XVRRP_OK)
-		verdict = receive_advert((void *)(long)skb->data, &a,
-					 (void *)(long)skb->data_end, skb->ifindex);
-	else if (reason == XVRRP_REASON_not_vrrp)
-		verdict = receive_other((void *)(long)skb->data, &a, (void *)(long)skb->data_end,
-					skb->ifindex);
-	else
-		verdict = leave(reason, PASS);
+	verdict = receive((void *)(long)skb->data, (void *)(long)skb->data_end, &a, reason,
+			  ifindex);
 	if (verdict == REFLECT)
-		return bpf_redirect(skb->ifindex, 0);
+		return bpf_redirect(ifindex, 0);
 	return verdict == PASS ? TC_ACT_UNSPEC : TC_ACT_SHOT;
 }
 
@@ -421,23 +468,34 @@ int xvrrp_tcx(struct __sk_buff *skb)
 SEC("tcx/egress")
 int xvrrp_egress(struct __sk_buff *skb)
 {
-	const void *end = (void *)(long)skb->data_end;
-	const struct xvrrp_lease *l = the_lease();
-	const struct ethhdr *eth = (void *)(long)skb->data;
-	const struct arp_ipv4 *arp = (const void *)(eth + 1);
-	const struct iphdr *ip = (const void *)(eth + 1);
+	struct xvrrp_lease *l = the_lease();
+	const struct xvrrp_router *r;
+	const struct arp_ipv4 *arp;
+	const struct iphdr *ip;
+	struct advert a = {};
+	const void *end;
 
-	if (!l || !l->fence_until_ns || skb->vlan_present || (const void *)(eth + 1) > end)
+	if (!l || !fence_may_hold(l))
 		return TC_ACT_UNSPEC;
-	if (eth->h_proto == ETHERTYPE_ARP_BE && (const void *)(arp + 1) <= end &&
-	    fenced(l, load_be32(arp->sender))) {
-		leave(XVRRP_REASON_fenced_arp, DROP);
-		return TC_ACT_SHOT;
+	parse_skb(skb, &a);
+	end = (void *)(long)skb->data_end;
+	arp = a.l3;
+	ip = a.l3;
+	if (!a.l3 || a.vlan_inner)
+		return TC_ACT_UNSPEC;
+	if (a.ethertype_be == ETHERTYPE_ARP_BE && (const void *)(arp + 1) <= end) {
+		r = fenced(l, skb->ifindex, a.vlan_outer, load_be32(arp->sender));
+		if (r) {
+			leave(r->port, XVRRP_REASON_fenced_arp_out, DROP);
+			return TC_ACT_SHOT;
+		}
 	}
-	if (eth->h_proto == ETHERTYPE_IPV4_BE && (const void *)(ip + 1) <= end &&
-	    fenced(l, ip->saddr)) {
-		leave(XVRRP_REASON_fenced_data, DROP);
-		return TC_ACT_SHOT;
+	if (a.ethertype_be == ETHERTYPE_IPV4_BE && (const void *)(ip + 1) <= end) {
+		r = fenced(l, skb->ifindex, a.vlan_outer, ip->saddr);
+		if (r) {
+			leave(r->port, XVRRP_REASON_fenced_data_out, DROP);
+			return TC_ACT_SHOT;
+		}
 	}
 	return TC_ACT_UNSPEC;
 }
@@ -459,7 +517,7 @@ int xvrrp_exit(void *ctx __attribute__((unused)))
 		l->tgid = tgid;
 	} else if (l->tgid == tgid && (__u32)id == tgid) {
 		l->until_ns = 0;
-		l->ended_ns = bpf_ktime_get_ns();
+		l->ended_ns = now_ns();
 	}
 	return 0;
 }

@@ -5,6 +5,7 @@ package loader
 import (
 	"errors"
 	"fmt"
+	"unsafe"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
@@ -23,14 +24,37 @@ const (
 	ModeTCX Mode = "tcx"
 )
 
-func (m Mode) program() string {
-	if m == ModeTCX {
-		return "xvrrp_tcx"
-	}
-	return "xvrrp_xdp"
+// Port is an interface to attach to.
+type Port struct {
+	Ifindex int
+	Ifname  string
+	MAC     [6]byte
+	// Modes are tried in this order.
+	Modes []Mode
+	// Holder returns the id of the program on the XDP hook, or 0. It is asked
+	// to explain a busy hook, and whether a pinned link is that of this
+	// interface; nil is allowed.
+	Holder func(ifindex int) uint32
+	// Egress attaches a program to tc egress on kernels without tcx, and takes
+	// it away if it is nil. Without Egress there is no fence for packets on
+	// their way out on such kernels.
+	Egress func(ifindex int, prog *ebpf.Program) error
 }
 
-// attachment is the part of a BPF link that a Filter needs.
+// port is what is known of an interface on which a router is, or a program.
+type port struct {
+	id       uint32
+	ifindex  int
+	routers  int // with adverts on it
+	attached bool
+
+	mode       Mode
+	link       attachment
+	egress     attachment
+	egressUndo func() error // nil: there is a link, or no fence
+}
+
+// attachment is the part of a BPF link that a port needs.
 type attachment interface {
 	Update(*ebpf.Program) error
 	Info() (*link.Info, error)
@@ -38,34 +62,173 @@ type attachment interface {
 	Close() error
 }
 
+// hold returns the port of an interface, which gets an id with its first use.
+func (c *Collection) hold(ifindex int) (*port, error) {
+	if p, ok := c.ports[ifindex]; ok {
+		return p, nil
+	}
+	if len(c.freePorts) == 0 {
+		return nil, fmt.Errorf("interface %d: %w", ifindex, ErrFull)
+	}
+	p := &port{id: c.freePorts[len(c.freePorts)-1], ifindex: ifindex}
+	if c.usedPorts[p.id] {
+		if err := c.clearCounters(p.id); err != nil {
+			return nil, err
+		}
+	}
+	if err := putEntry(c.maps["ports"], uint32(ifindex), rxXvrrpPort{Id: p.id}); err != nil {
+		return nil, fmt.Errorf("tell the programs of interface %d: %w", ifindex, err)
+	}
+	c.freePorts = c.freePorts[:len(c.freePorts)-1]
+	c.usedPorts[p.id] = true
+	c.ports[ifindex] = p
+	return p, nil
+}
+
+// dropUnused forgets a port that nobody uses.
+func (c *Collection) dropUnused(p *port) error {
+	if p.attached || p.routers > 0 {
+		return nil
+	}
+	delete(c.ports, p.ifindex)
+	c.freePorts = append(c.freePorts, p.id)
+	return deleteEntry(c.maps["ports"], uint32(p.ifindex))
+}
+
+// Attach puts the program on an interface in the first mode that works, and the
+// fence on its way out. A link that a predecessor pinned is taken over. If no
+// mode works, the errors of all are returned; they match ErrUnsupported or
+// ErrBusy where that is the cause. On an interface that has the program already
+// it is attached anew, with a moment in between.
+func (c *Collection) Attach(want Port) (Mode, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	p, err := c.hold(want.Ifindex)
+	if err != nil {
+		return "", err
+	}
+	if p.attached {
+		if err := c.unlink(p); err != nil {
+			return "", err
+		}
+	}
+	value := rxXvrrpPort{Id: p.id, Mac: want.MAC}
+	putName(value.Name[:], want.Ifname)
+	if err := c.maps["ports"].Put(uint32(want.Ifindex), value); err != nil {
+		return "", errors.Join(fmt.Errorf("tell the programs of %s: %w", want.Ifname, err), c.dropUnused(p))
+	}
+	var errs []error
+	for _, mode := range want.Modes {
+		err := c.attach(p, &want, mode)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("attach to %s (%s): %w", want.Ifname, mode, err))
+			continue
+		}
+		for _, e := range errs {
+			c.log.Warn(fmt.Sprintf("%v; using %s", e, mode), "iface", want.Ifname)
+		}
+		p.attached, p.mode = true, mode
+		// Last: if no mode works, a predecessor's fence stays as it is.
+		if err := c.attachEgress(p, want.Egress); err != nil {
+			c.log.Warn("the fence holds for incoming packets only", "iface", want.Ifname, "err", err)
+		}
+		if err := c.pins.save(c, p); err != nil {
+			return "", errors.Join(err, c.detach(p))
+		}
+		return mode, nil
+	}
+	return "", errors.Join(errors.Join(errs...), c.dropUnused(p))
+}
+
+func (c *Collection) program(mode Mode) *ebpf.Program {
+	if mode == ModeTCX {
+		return c.tcx
+	}
+	return c.xdp
+}
+
 // attach takes the link over that a predecessor pinned, or makes a new one.
-func (f *Filter) attach(mode Mode, holder func(int) uint32) error {
-	old := f.pins.adopt(mode, f.ifindex)
-	if old != nil && (mode != ModeTCX || first(old, f.ifindex, ebpf.AttachTCXIngress)) {
-		if err := old.Update(f.prog); err == nil {
-			f.link = old
+func (c *Collection) attach(p *port, want *Port, mode Mode) error {
+	prog := c.program(mode)
+	old := c.pins.adopt(linkPin(mode, p.ifindex), p.ifindex)
+	if old != nil && takeable(old, want, mode) {
+		if err := old.Update(prog); err == nil {
+			p.link = old
 			return nil
 		}
 	}
 	if mode == ModeTCX {
 		// Before the old one goes: there is no moment without a program.
-		l, err := newLink(mode, f.prog, f.ifindex)
+		l, err := newLink(mode, prog, p.ifindex)
 		if err != nil {
-			return errors.Join(fmt.Errorf("attach to %s (%s): %w", f.ifname, mode, f.explain(mode, holder, err)), closeLink(old))
+			return errors.Join(explain(want, mode, err), closeLink(old))
 		}
-		f.link = l
-		return errors.Join(f.pins.dropLinks(), closeLink(old))
+		p.link = l
+		return errors.Join(c.pins.dropLinks(p.ifindex), closeLink(old))
 	}
 	// Whatever a predecessor left would be in the way of a new link.
-	if err := errors.Join(f.pins.dropLinks(), closeLink(old)); err != nil {
+	if err := errors.Join(c.pins.dropLinks(p.ifindex), closeLink(old)); err != nil {
 		return err
 	}
-	l, err := newLink(mode, f.prog, f.ifindex)
+	l, err := newLink(mode, prog, p.ifindex)
 	if err != nil {
-		return fmt.Errorf("attach to %s (%s): %w", f.ifname, mode, f.explain(mode, holder, err))
+		return explain(want, mode, err)
 	}
-	f.link = l
+	p.link = l
 	return nil
+}
+
+// takeable reports whether a pinned link is worth taking over: one that another
+// program comes before is not, nor that of an interface that has moved to
+// another network namespace and has the same index there.
+func takeable(l attachment, want *Port, mode Mode) bool {
+	if mode == ModeTCX {
+		return first(l, want.Ifindex, ebpf.AttachTCXIngress)
+	}
+	if want.Holder == nil {
+		return true
+	}
+	info, err := l.Info()
+	return err == nil && uint32(info.Program) == want.Holder(want.Ifindex)
+}
+
+// attachEgress puts the fence into the other direction: a tcx link that
+// outlives the daemon, or what the kernel has instead.
+func (c *Collection) attachEgress(p *port, fallback func(ifindex int, prog *ebpf.Program) error) error {
+	old := c.pins.adopt(egressPin(p.ifindex), p.ifindex)
+	if old != nil && first(old, p.ifindex, ebpf.AttachTCXEgress) {
+		if err := old.Update(c.egress); err == nil {
+			p.egress = old
+			return nil
+		}
+	}
+	l, err := link.AttachTCX(link.TCXOptions{
+		Interface: p.ifindex, Program: c.egress, Attach: ebpf.AttachTCXEgress, Anchor: link.Head(),
+	})
+	// Only now: there is no moment without a fence.
+	if err := errors.Join(c.pins.drop(egressPin(p.ifindex)), closeLink(old)); err != nil {
+		return errors.Join(err, closeNew(l))
+	}
+	if errors.Is(err, ebpf.ErrNotSupported) && fallback != nil {
+		if err := fallback(p.ifindex, c.egress); err != nil {
+			return fmt.Errorf("attach the fence: %w", err)
+		}
+		p.egressUndo = func() error { return fallback(p.ifindex, nil) }
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("attach the fence: %w", err)
+	}
+	p.egress = l
+	return nil
+}
+
+// closeNew closes a link that may be a nil interface.
+func closeNew(l link.Link) error {
+	if l == nil {
+		return nil
+	}
+	return l.Close()
 }
 
 func closeLink(l attachment) error {
@@ -73,6 +236,119 @@ func closeLink(l attachment) error {
 		return nil
 	}
 	return l.Close()
+}
+
+// Attached reports whether the programs are still in the path of the frames of
+// an interface: none has been detached by force, and no other tcx program has
+// been put before them.
+func (c *Collection) Attached(ifindex int) (bool, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	p, ok := c.ports[ifindex]
+	if !ok || !p.attached {
+		return false, nil
+	}
+	if p.egress != nil && !first(p.egress, ifindex, ebpf.AttachTCXEgress) {
+		return false, nil
+	}
+	if p.mode == ModeTCX {
+		return first(p.link, ifindex, ebpf.AttachTCXIngress), nil
+	}
+	info, err := p.link.Info()
+	if err != nil {
+		return false, fmt.Errorf("ask for the link on interface %d: %w", ifindex, err)
+	}
+	return linkIfindex(info) == ifindex, nil
+}
+
+// Detach takes the programs off an interface, which may be gone already.
+func (c *Collection) Detach(ifindex int) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	p, ok := c.ports[ifindex]
+	if !ok || !p.attached {
+		return nil
+	}
+	if err := c.detach(p); err != nil {
+		return fmt.Errorf("detach from interface %d: %w", ifindex, err)
+	}
+	return nil
+}
+
+func (c *Collection) detach(p *port) error {
+	err := c.unlink(p)
+	return errors.Join(err, c.dropUnused(p))
+}
+
+// unlink ends the links of a port. With the last of its references the kernel
+// detaches one.
+func (c *Collection) unlink(p *port) error {
+	errs := []error{
+		c.pins.dropLinks(p.ifindex), c.pins.drop(egressPin(p.ifindex)), closeLink(p.link), closeLink(p.egress),
+	}
+	if p.egressUndo != nil {
+		err := p.egressUndo()
+		if errors.Is(err, unix.ENODEV) || errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EINVAL) {
+			err = nil // it went with the interface
+		}
+		errs = append(errs, err)
+	}
+	p.link, p.egress, p.egressUndo, p.attached = nil, nil, nil, false
+	return errors.Join(errs...)
+}
+
+// SetMAC tells the programs the hardware address of an interface, which may
+// change. It has no effect on an interface without the program.
+func (c *Collection) SetMAC(ifindex int, mac [6]byte) {
+	var value rxXvrrpPort
+	if err := c.maps["ports"].Lookup(uint32(ifindex), &value); err != nil || value.Mac == mac {
+		return
+	}
+	value.Mac = mac
+	// The entry is there, so this replaces it and needs no room.
+	if err := c.maps["ports"].Update(uint32(ifindex), value, ebpf.UpdateExist); err != nil {
+		c.log.Warn("the programs do not know the hardware address", "ifindex", ifindex, "err", err)
+	}
+}
+
+// Counters returns, by reason, the frames of an interface on all CPUs. Traffic
+// that is not for us is counted for all interfaces together: ask for interface
+// 0.
+func (c *Collection) Counters(ifindex int) (Counters, error) {
+	var sum Counters
+	id := uint32(0)
+	if ifindex != 0 {
+		c.mu.Lock()
+		p, ok := c.ports[ifindex]
+		c.mu.Unlock()
+		if !ok {
+			return sum, nil
+		}
+		id = p.id
+	}
+	var perCPU []rxXvrrpCounters
+	if err := c.maps["counters"].Lookup(id, &perCPU); err != nil {
+		return sum, fmt.Errorf("read counters of interface %d: %w", ifindex, err)
+	}
+	for i := range perCPU {
+		counts := (*Counters)(unsafe.Pointer(&perCPU[i]))
+		for r := range sum {
+			sum[r].Pass += counts[r].Pass
+			sum[r].Drop += counts[r].Drop
+		}
+	}
+	return sum, nil
+}
+
+func (c *Collection) clearCounters(id uint32) error {
+	n, err := ebpf.PossibleCPU()
+	if err != nil {
+		return err
+	}
+	if err := c.maps["counters"].Put(id, make([]rxXvrrpCounters, n)); err != nil {
+		return fmt.Errorf("clear counters: %w", err)
+	}
+	return nil
 }
 
 // first reports whether a tcx link comes before every other program on its
@@ -109,23 +385,23 @@ func newLink(mode Mode, prog *ebpf.Program, ifindex int) (attachment, error) {
 }
 
 // explain names the program that holds a busy hook.
-func (f *Filter) explain(mode Mode, holder func(int) uint32, err error) error {
+func explain(p *Port, mode Mode, err error) error {
 	if !errors.Is(err, unix.EBUSY) && !errors.Is(err, unix.EEXIST) {
 		if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, ebpf.ErrNotSupported) {
 			return fmt.Errorf("%w: %w", ErrUnsupported, err)
 		}
 		return err
 	}
-	if mode == ModeTCX || holder == nil {
+	if mode == ModeTCX || p.Holder == nil {
 		return fmt.Errorf("%w: %w", ErrBusy, err)
 	}
-	id := holder(f.ifindex)
+	id := p.Holder(p.Ifindex)
 	name := "unknown"
-	if p, perr := ebpf.NewProgramFromID(ebpf.ProgramID(id)); perr == nil {
-		if info, ierr := p.Info(); ierr == nil {
+	if prog, perr := ebpf.NewProgramFromID(ebpf.ProgramID(id)); perr == nil {
+		if info, ierr := prog.Info(); ierr == nil {
 			name = info.Name
 		}
-		_ = p.Close()
+		_ = prog.Close()
 	}
-	return fmt.Errorf("XDP is held by program %s (id %d) on %s: %w: %w", name, id, f.ifname, ErrBusy, err)
+	return fmt.Errorf("XDP is held by program %s (id %d) on %s: %w: %w", name, id, p.Ifname, ErrBusy, err)
 }

@@ -46,7 +46,7 @@ func BenchmarkFrame(b *testing.B) {
 	b.Run("not VRRP", func(b *testing.B) { benchFrame(b, open(b, ModeNative, ours).prog, udp.Build()) })
 	b.Run("steady advert", func(b *testing.B) {
 		f := open(b, ModeNative, ours)
-		f.Install(ours.Slot, template(s, packet.Append(nil, &s.Advert, s.Src, s.Dst), 1))
+		f.Install(ourID, template(s, packet.Append(nil, &s.Advert, s.Src, s.Dst), 1))
 		benchFrame(b, f.prog, s.Build())
 	})
 	b.Run("unknown VRID", func(b *testing.B) { benchFrame(b, open(b, ModeNative).prog, s.Build()) })

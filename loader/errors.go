@@ -12,4 +12,8 @@ var (
 
 	// ErrBusy says that another program holds the hook.
 	ErrBusy = errors.New("hook is held by another program")
+
+	// ErrFull says that a collection has no room: it was loaded for fewer
+	// routers, addresses or interfaces. A larger one has to be loaded.
+	ErrFull = errors.New("no room in the BPF maps")
 )

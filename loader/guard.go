@@ -3,25 +3,13 @@
 package loader
 
 import (
-	"encoding/binary"
-	"errors"
-	"fmt"
 	"net"
 	"net/netip"
-	"path/filepath"
 	"sync/atomic"
 	"unsafe"
 
 	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/link"
 )
-
-// Local is an address that adverts are sent from. Peers probe it.
-type Local struct {
-	Prefix netip.Prefix // with the address itself, not that of the network
-	// Reflect answers S-BFD probes; without it they are left to the host.
-	Reflect bool
-}
 
 // Role is what a virtual router does here, as far as the kernel has to know.
 type Role uint8
@@ -35,8 +23,97 @@ const (
 	RoleLeaving
 )
 
-// SessionMax is the number of S-BFD sessions of one interface.
-const SessionMax = 64
+// SetRole tells the programs what a virtual router does here.
+func (c *Collection) SetRole(id RouterID, role Role) {
+	was := c.roles[id]
+	if was == role {
+		return
+	}
+	c.roles[id] = role
+	r := &c.routers[id]
+	master := uint32(0)
+	if role != RoleBackup {
+		master = 1
+	}
+	atomic.StoreUint32(&r.Master, master)
+	delta := uint32(0)
+	switch RoleMaster {
+	case role:
+		delta = 1
+	case was:
+		delta = ^uint32(0)
+	}
+	atomic.AddUint32(&c.serving[r.Port].Masters, delta)
+	atomic.AddUint32(&c.lease.Masters, delta)
+}
+
+// Lease is the state of the daemon's lease as the programs see it.
+type Lease struct {
+	UntilNs int64  // CLOCK_MONOTONIC
+	Masters uint32 // virtual routers that are served, on all interfaces
+	Tgid    uint32 // process whose exit ends the lease; 0: the hook is missing
+}
+
+// Renew makes the lease hold until a time of CLOCK_MONOTONIC.
+func (c *Collection) Renew(until int64) { atomic.StoreUint64(&c.lease.UntilNs, uint64(until)) }
+
+// Lease returns the state of the lease.
+func (c *Collection) Lease() Lease {
+	return Lease{
+		UntilNs: int64(atomic.LoadUint64(&c.lease.UntilNs)),
+		Masters: atomic.LoadUint32(&c.lease.Masters),
+		Tgid:    atomic.LoadUint32(&c.lease.Tgid),
+	}
+}
+
+// PortLease is Lease with the virtual routers that are served from one
+// interface: those that its reflector speaks for.
+func (c *Collection) PortLease(ifindex int) Lease {
+	l := c.Lease()
+	l.Masters = 0
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if p, ok := c.ports[ifindex]; ok {
+		l.Masters = atomic.LoadUint32(&c.serving[p.id].Masters)
+	}
+	return l
+}
+
+// SessionMax is the number of S-BFD sessions of a Collection, and a power of
+// two: the low bits of a discriminator choose the session.
+const SessionMax = int(rxXvrrpLimitXVRRP_LIMIT_SESSIONS)
+
+// Session is one whose initiator we are.
+type Session struct {
+	// Local is our discriminator and not 0; no other session has the same
+	// remainder by SessionMax.
+	Local uint32
+	// Remote is the discriminator of the reflector.
+	Remote  uint32
+	Ifindex int
+	VLAN    uint16 // VLAN id of its packets on the interface, 0 for none
+	Peer    netip.Addr
+	// Echo records the echoes that Peer forwards (RFC 9747) instead.
+	Echo bool
+}
+
+// OpenSession makes the programs record the answers of a reflector.
+func (c *Collection) OpenSession(open Session) {
+	s := &c.sessions[open.Local%uint32(SessionMax)]
+	atomic.StoreUint32(&s.Local, 0)
+	s.Remote, s.Ifindex, s.Vlan, s.Echo = open.Remote, uint32(open.Ifindex), open.VLAN, 0
+	if open.Echo {
+		s.Echo = 1
+	}
+	putAddr(&s.Peer, open.Peer)
+	s.State, s.Diag, s.Replies, s.LastNs = 0, 0, 0, 0
+	atomic.StoreUint32(&s.Local, open.Local)
+}
+
+// CloseSession ends the session of a discriminator of ours.
+func (c *Collection) CloseSession(local uint32) {
+	atomic.StoreUint32(&c.sessions[local%uint32(SessionMax)].Local, 0)
+}
 
 // Answer is what the program recorded of a session.
 type Answer struct {
@@ -46,10 +123,20 @@ type Answer struct {
 	Diag    uint8
 }
 
-// Fence is what the program knows of another master of a virtual router that
+// Answer returns what was recorded of a session. State belongs to the answer
+// of LastNs or to a later one.
+func (c *Collection) Answer(local uint32) Answer {
+	s := &c.sessions[local%uint32(SessionMax)]
+	a := Answer{LastNs: int64(atomic.LoadUint64(&s.LastNs))}
+	a.State, a.Diag = uint8(atomic.LoadUint32(&s.State)), uint8(atomic.LoadUint32(&s.Diag))
+	a.Replies = atomic.LoadUint64(&s.Replies)
+	return a
+}
+
+// Fence is what the programs know of another master of a virtual router that
 // this host is master of, too.
 type Fence struct {
-	// Active says that this host does not speak for the addresses now.
+	// Active reports that this host does not speak for the addresses now.
 	Active bool
 	Source netip.Addr
 	MAC    net.HardwareAddr
@@ -58,92 +145,13 @@ type Fence struct {
 	FirstNs, LastNs int64
 }
 
-// Lease is the state of the daemon's lease as the program sees it.
-type Lease struct {
-	UntilNs int64
-	Masters uint32 // virtual routers that the reflector speaks for
-	Tgid    uint32 // process whose exit ends the lease; 0: the hook is missing
-}
+// fenceAdverts close a fence.
+const fenceAdverts = uint32(rxXvrrpLimitXVRRP_LIMIT_FENCE_ADVERTS)
 
-// SetRole tells the program what a virtual router does here.
-func (f *Filter) SetRole(slot Slot, role Role) {
-	if f.roles[slot] == role {
-		return
-	}
-	f.roles[slot] = role
-	masters := uint32(0)
-	for _, r := range f.roles {
-		if r == RoleMaster {
-			masters++
-		}
-	}
-	master := (*uint32)(unsafe.Pointer(&f.routers[slot].Master)) // with its padding
-	if role == RoleBackup {
-		atomic.StoreUint32(master, 0)
-	} else {
-		atomic.StoreUint32(master, 1)
-	}
-	atomic.StoreUint32(&f.lease.Masters, masters)
-}
-
-// Renew makes the lease hold until a time of CLOCK_MONOTONIC.
-func (f *Filter) Renew(until int64) { atomic.StoreUint64(&f.lease.UntilNs, uint64(until)) }
-
-// Lease returns the state of the lease.
-func (f *Filter) Lease() Lease {
-	return Lease{
-		UntilNs: int64(atomic.LoadUint64(&f.lease.UntilNs)),
-		Masters: atomic.LoadUint32(&f.lease.Masters),
-		Tgid:    atomic.LoadUint32(&f.lease.Tgid),
-	}
-}
-
-// SetMAC tells the program the hardware address of the interface. It may change.
-func (f *Filter) SetMAC(mac net.HardwareAddr) {
-	if len(mac) == len(f.lease.Mac) {
-		copy(f.lease.Mac[:], mac)
-	}
-}
-
-// OpenSession makes the program record the answers of a reflector, or the
-// echoes that peer forwards. index is the low bits of local, which must not be
-// 0; remote is the discriminator of the reflector.
-func (f *Filter) OpenSession(local, remote uint32, peer netip.Addr, echo bool) {
-	s := &f.sessions[local%SessionMax]
-	atomic.StoreUint32(&s.Local, 0)
-	s.Remote, s.Peer, s.Echo = remote, wire4(peer), 0
-	if echo {
-		s.Echo = 1
-	}
-	s.State, s.Diag, s.Replies, s.LastNs = 0, 0, 0, 0
-	atomic.StoreUint32(&s.Local, local)
-}
-
-// CloseSession ends it.
-func (f *Filter) CloseSession(local uint32) {
-	atomic.StoreUint32(&f.sessions[local%SessionMax].Local, 0)
-}
-
-// Answer returns what was recorded of a session. State belongs to the answer
-// of LastNs or to a later one.
-func (f *Filter) Answer(local uint32) Answer {
-	s := &f.sessions[local%SessionMax]
-	a := Answer{LastNs: int64(atomic.LoadUint64(&s.LastNs))}
-	a.State, a.Diag = uint8(atomic.LoadUint32(&s.State)), uint8(atomic.LoadUint32(&s.Diag))
-	a.Replies = atomic.LoadUint64(&s.Replies)
-	return a
-}
-
-// wire4 returns an IPv4 address as it stands in a map: its bytes in order.
-func wire4(a netip.Addr) uint32 {
-	b := a.As4()
-	return binary.NativeEndian.Uint32(b[:])
-}
-
-// Fence returns what is known of another master of a slot's router; now is on
-// CLOCK_MONOTONIC. The rule for Active is that of fenced() in bpf/fence.h.
-func (f *Filter) Fence(slot Slot, now int64) Fence {
-	s, r := &f.fences[slot], &f.routers[slot]
+// Fence returns what is known of another master of a router; now is on
+// CLOCK_MONOTONIC. The rule for Active is that of `fenced` in bpf/fence.h.
+func (c *Collection) Fence(id RouterID, now int64) Fence {
+	s, r := &c.fences[id], &c.routers[id]
 	out := Fence{
 		Seen: atomic.LoadUint32(&s.Seen), FirstNs: int64(atomic.LoadUint64(&s.FirstNs)),
 		LastNs: int64(atomic.LoadUint64(&s.LastNs)),
@@ -151,98 +159,87 @@ func (f *Filter) Fence(slot Slot, now int64) Fence {
 	if out.Seen == 0 {
 		return out
 	}
-	out.Source = netip.AddrFrom4([4]byte(s.Src[:4]))
+	out.Source = addrOf(s.Src)
 	out.MAC = append(net.HardwareAddr(nil), s.Mac[:]...)
-	held := f.lease.EndedNs == 0 && int64(atomic.LoadUint64(&f.lease.UntilNs)) > now
-	out.Active = uint32(r.Flags)&uint32(rxXvrrpRouterFlagXVRRP_ROUTER_FENCE) != 0 &&
-		out.Seen >= fenceAdverts && now-out.LastNs <= int64(s.HoldNs) && (r.Master == 0 || !held)
+	held := atomic.LoadUint64(&c.lease.EndedNs) == 0 && int64(atomic.LoadUint64(&c.lease.UntilNs)) > now
+	fence := uint32(rxXvrrpRouterFlagXVRRP_ROUTER_FENCE)
+	out.Active = atomic.LoadUint32(&r.Flags)&fence != 0 && out.Seen >= fenceAdverts &&
+		now-out.LastNs <= int64(atomic.LoadUint64(&s.HoldNs)) && (atomic.LoadUint32(&r.Master) == 0 || !held)
 	return out
 }
 
-// fenceAdverts is XVRRP_FENCE_ADVERTS.
-const fenceAdverts = 3
-
-// LiftFences forgets other masters, e.g. once the addresses that a
-// predecessor left are gone.
-func (f *Filter) LiftFences() {
-	for slot := range f.fences {
-		if f.adopted[slot] {
-			f.SetRole(Slot(slot), RoleBackup)
-		}
-		atomic.StoreUint32(&f.fences[slot].Seen, 0)
+// adopt reads what a predecessor left: the fences that it may have closed, so
+// that its addresses stay silent until they are removed, and the number of
+// daemons before. It returns that of this one.
+func (c *Collection) adopt() (generation uint32) {
+	var was rxXvrrpMeta
+	if !readPin(c.pins, "meta", &was) {
+		return 1
 	}
-	f.adopted = map[int]bool{}
-}
-
-// adoptFences takes over the fences of a predecessor that died, so that its
-// addresses stay silent until they are removed.
-func (f *Filter) adoptFences() {
-	f.adopted = map[int]bool{}
-	if f.pins.dir == "" {
-		return
+	if was.Layout != uint32(rxXvrrpLimitXVRRP_LIMIT_LAYOUT) {
+		c.log.Warn("a predecessor's fences are not taken over: another version made its maps")
+		return was.Generation + 1
 	}
-	old, err := ebpf.LoadPinnedMap(filepath.Join(f.pins.dir, "fences"), nil)
-	if err != nil {
-		return // there was none, or of another layout
+	routers, fences := c.pins.open("routers"), c.pins.open("fences")
+	defer closeMap(routers)
+	defer closeMap(fences)
+	if !sameValue[rxXvrrpRouter](routers) || !sameValue[rxXvrrpFence](fences) {
+		return was.Generation + 1
 	}
-	defer old.Close()
-	if old.ValueSize() != f.maps.Fences.ValueSize() {
-		return
-	}
-	for slot := range f.fences {
-		var was rxXvrrpFence
-		if f.routers[slot].Version == 0 || old.Lookup(uint32(slot), &was) != nil || was.Seen < fenceAdverts {
+	c.orphans = map[rxXvrrpId]rxXvrrpFence{}
+	for id := range min(routers.MaxEntries(), fences.MaxEntries()) {
+		var r rxXvrrpRouter
+		var f rxXvrrpFence
+		if fences.Lookup(id, &f) != nil || f.Seen < fenceAdverts || routers.Lookup(id, &r) != nil || r.Version == 0 {
 			continue
 		}
-		f.fences[slot] = was
-		f.lease.FenceUntilNs = max(f.lease.FenceUntilNs, was.LastNs+was.HoldNs)
-		// As a master without a lease: adverts keep the fence closed.
-		f.SetRole(Slot(slot), RoleLeaving)
-		f.adopted[slot] = true
+		c.orphans[r.Id] = f
+	}
+	return was.Generation + 1
+}
+
+// sameValue reports whether a map is there and has values of this size.
+func sameValue[T any](m *ebpf.Map) bool {
+	var v T
+	return m != nil && m.ValueSize() == uint32(unsafe.Sizeof(v))
+}
+
+func closeMap(m *ebpf.Map) {
+	if m != nil {
+		_ = m.Close()
 	}
 }
 
-// watchExit makes the end of this process end the lease. The program learns
-// the process's number by being run from inside it.
-func (f *Filter) watchExit() error {
-	if _, err := f.exit.Run(&ebpf.RunOptions{}); err != nil {
-		return fmt.Errorf("run %s: %w", "xvrrp_exit", err)
+// inherit takes over the fence of a predecessor's router.
+func (c *Collection) inherit(id RouterID) {
+	f, ok := c.orphans[c.routers[id].Id]
+	if !ok {
+		return
 	}
-	l, err := link.AttachRawTracepoint(link.RawTracepointOptions{Name: "sched_process_exit", Program: f.exit})
-	if err != nil {
-		return fmt.Errorf("attach to the exit of processes: %w", err)
+	delete(c.orphans, c.routers[id].Id)
+	c.fences[id] = f
+	if until := f.LastNs + f.HoldNs; until > atomic.LoadUint64(&c.lease.FenceUntilNs) {
+		atomic.StoreUint64(&c.lease.FenceUntilNs, until)
 	}
-	f.exitLink = l
-	return nil
+	// As a master without a lease: adverts keep the fence closed.
+	atomic.StoreUint32(&c.routers[id].Master, masterBefore)
+	c.adopted = append(c.adopted, id)
 }
 
-// attachEgress puts the fence into the other direction: a tcx link that
-// outlives the daemon, or what the kernel has instead.
-func (f *Filter) attachEgress(fallback func(ifindex int, prog *ebpf.Program) error) error {
-	old := f.pins.adoptEgress(f.ifindex)
-	if old != nil && first(old, f.ifindex, ebpf.AttachTCXEgress) {
-		if err := old.Update(f.egress); err == nil {
-			f.egressLink = old
-			return nil
+// masterBefore stands for a router that a predecessor was master of; for the
+// program any number but 0 is a master.
+const masterBefore = 2
+
+// LiftFences forgets the other masters that were taken over from a predecessor,
+// once the addresses that it left are gone.
+func (c *Collection) LiftFences() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, id := range c.adopted {
+		// Unless it is ours by now.
+		if atomic.CompareAndSwapUint32(&c.routers[id].Master, masterBefore, 0) {
+			atomic.StoreUint32(&c.fences[id].Seen, 0)
 		}
 	}
-	l, err := link.AttachTCX(link.TCXOptions{
-		Interface: f.ifindex, Program: f.egress, Attach: ebpf.AttachTCXEgress, Anchor: link.Head(),
-	})
-	// Only now: there is no moment without a fence.
-	if err := errors.Join(f.pins.dropEgress(), closeLink(old)); err != nil {
-		return err
-	}
-	if errors.Is(err, ebpf.ErrNotSupported) && fallback != nil {
-		if err := fallback(f.ifindex, f.egress); err != nil {
-			return fmt.Errorf("attach the fence to %s: %w", f.ifname, err)
-		}
-		f.egressUndo = func() error { return fallback(f.ifindex, nil) }
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("attach the fence to %s: %w", f.ifname, err)
-	}
-	f.egressLink = l
-	return nil
+	c.adopted = nil
 }

@@ -37,14 +37,21 @@ func monotonic() int64 {
 
 // guarded is a program that serves `fencedRouter` and answers probes at
 // reflectorAddr, with a lease of a minute.
-func guarded(tb testing.TB, mode Mode) *Filter {
+func guarded(tb testing.TB, mode Mode) *rig {
 	tb.Helper()
-	f := open(tb, mode, fencedRouter())
-	f.SetMAC(reflectorMAC)
-	require.NoError(tb, f.SetLocals([]Local{Local{Prefix: netip.PrefixFrom(reflectorAddr, 24), Reflect: true}}))
-	f.Renew(monotonic() + int64(time.Minute))
-	f.SetRole(ours.Slot, RoleMaster)
+	f := open(tb, mode)
+	f.guard(tb)
 	return f
+}
+
+// guard makes a rig anew as guarded does.
+func (f *rig) guard(tb testing.TB) {
+	tb.Helper()
+	f.set(tb, fencedRouter())
+	f.SetMAC(loopback, [6]byte(reflectorMAC))
+	require.NoError(tb, f.SetLocals(loopback, []Local{{Prefix: netip.PrefixFrom(reflectorAddr, 24), Reflect: true}}))
+	f.Renew(monotonic() + int64(time.Minute))
+	f.SetRole(ourID, RoleMaster)
 }
 
 func fencedRouter() Router {
@@ -86,15 +93,11 @@ func (p probe) build() []byte {
 
 // run returns the verdict, the one counter that moved and the frame as the
 // program left it.
-func (f *Filter) run(tb testing.TB, frame []byte) (verdict, reason string, out []byte) {
+func (f *rig) run(tb testing.TB, frame []byte) (verdict, reason string, out []byte) {
 	tb.Helper()
-	before, err := f.Counters()
-	require.NoError(tb, err)
-	opts := &ebpf.RunOptions{Data: frame, DataOut: make([]byte, len(frame)+256)}
-	ret, err := f.prog.Run(opts)
-	require.NoError(tb, err)
-	verdict = verdictOf(tb, f, ret)
-	return verdict, left(tb, f, before), opts.DataOut
+	before := f.counters(tb)
+	ret, out := f.through(tb, frame)
+	return verdictOf(tb, f, ret), left(tb, f, before), out
 }
 
 const udpAt = 14 + 20
@@ -109,6 +112,7 @@ func set(at int, v ...byte) func([]byte) []byte {
 }
 
 func TestReflector(t *testing.T) {
+	rigs := openModes(t)
 	bfdAt := udpAt + 8
 	for _, tc := range []struct {
 		name   string
@@ -151,7 +155,8 @@ func TestReflector(t *testing.T) {
 	} {
 		for _, mode := range modes {
 			t.Run(tc.name+"/"+string(mode), func(t *testing.T) {
-				f := guarded(t, mode)
+				f := rigs[mode]
+				f.guard(t)
 				p := goodProbe()
 				tc.change(&p)
 				in := p.build()
@@ -201,17 +206,17 @@ func TestReflectorSpeaksForTheDaemon(t *testing.T) {
 				assert.Equal(t, "sbfd_refused pass", reason, why)
 				assertAnswer(t, p, p.build(), out, 0, 7)
 			}
-			f.SetRole(ours.Slot, RoleLeaving)
+			f.SetRole(ourID, RoleLeaving)
 			refused("it leaves")
-			f.SetRole(ours.Slot, RoleBackup)
+			f.SetRole(ourID, RoleBackup)
 			refused("it serves nobody")
-			f.SetRole(ours.Slot, RoleMaster)
+			f.SetRole(ourID, RoleMaster)
 			_, reason, _ := f.run(t, p.build())
 			assert.Equal(t, "sbfd_reflected pass", reason)
 			f.Renew(monotonic() - 1)
 			refused("the lease has run out")
 
-			require.NoError(t, f.SetLocals([]Local{Local{Prefix: netip.PrefixFrom(reflectorAddr, 24)}}))
+			require.NoError(t, f.SetLocals(loopback, []Local{{Prefix: netip.PrefixFrom(reflectorAddr, 24)}}))
 			_, reason, _ = f.run(t, p.build())
 			assert.Equal(t, "not_vrrp pass", reason, "fast_detect_reflector off leaves probes to the host")
 		})
@@ -225,8 +230,7 @@ func TestReflectorIsLimited(t *testing.T) {
 		_, err := f.prog.Run(&ebpf.RunOptions{Data: frame})
 		require.NoError(t, err)
 	}
-	c, err := f.Counters()
-	require.NoError(t, err)
+	c := f.counters(t)
 	assert.Positive(t, c[ReasonSBFDReflected].Pass)
 	assert.Positive(t, c[ReasonSBFDRate].Drop)
 	p := goodProbe()
@@ -240,8 +244,8 @@ func TestReflectorsDoNotPingPong(t *testing.T) {
 	for _, mode := range modes {
 		f, g := guarded(t, mode), guarded(t, mode)
 		// g answers at the initiator's address, with its discriminator.
-		require.NoError(t, g.SetLocals([]Local{Local{Prefix: netip.PrefixFrom(packettest.Src, 24), Reflect: true}}))
-		g.SetMAC(initiatorMAC)
+		require.NoError(t, g.SetLocals(loopback, []Local{{Prefix: netip.PrefixFrom(packettest.Src, 24), Reflect: true}}))
+		g.SetMAC(loopback, [6]byte(initiatorMAC))
 		rng := rand.New(rand.NewPCG(1, 1))
 		answered := 0
 		for range 3000 {
@@ -266,20 +270,21 @@ func TestReflectorsDoNotPingPong(t *testing.T) {
 }
 
 // forgetSources gives every source its full budget.
-func (f *Filter) forgetSources(tb testing.TB) {
+func (f *rig) forgetSources(tb testing.TB) {
 	tb.Helper()
 	var key rxXvrrpSourceKey
 	for {
-		if err := f.maps.Sources.NextKey(nil, &key); errors.Is(err, ebpf.ErrKeyNotExist) {
+		if err := f.maps["sources"].NextKey(nil, &key); errors.Is(err, ebpf.ErrKeyNotExist) {
 			return
 		}
-		require.NoError(tb, f.maps.Sources.Delete(&key))
+		require.NoError(tb, f.maps["sources"].Delete(&key))
 	}
 }
 
-type rxXvrrpSourceKey [24]byte
+type rxXvrrpSourceKey [32]byte
 
 func TestAnswersAreRecorded(t *testing.T) {
+	rigs := openModes(t)
 	const local, remote = 0x80000041, 0xc0a80104
 	peer := packettest.Src
 	answer := func() probe {
@@ -306,8 +311,9 @@ func TestAnswersAreRecorded(t *testing.T) {
 	} {
 		for _, mode := range modes {
 			t.Run(tc.name+"/"+string(mode), func(t *testing.T) {
-				f := guarded(t, mode)
-				f.OpenSession(local, remote, peer, false)
+				f := rigs[mode]
+				f.guard(t)
+				f.OpenSession(Session{Local: local, Remote: remote, Ifindex: loopback, Peer: peer})
 				p := answer()
 				tc.change(&p)
 				began := monotonic()
@@ -331,7 +337,7 @@ func TestAnswersAreRecorded(t *testing.T) {
 func TestEchoesAreRecorded(t *testing.T) {
 	const local = 0x80000041
 	f := guarded(t, ModeNative)
-	f.OpenSession(local, local, packettest.Src, true)
+	f.OpenSession(Session{Local: local, Remote: local, Ifindex: loopback, Peer: packettest.Src, Echo: true})
 	p := goodProbe()
 	p.frame.Src, p.frame.Dst = reflectorAddr, reflectorAddr
 	p.frame.DstPort, p.frame.TTL = packet.BFDEchoPort, packettest.BFDEchoTTL
@@ -367,13 +373,14 @@ func TestForeignARPIsNews(t *testing.T) {
 		assert.Equal(t, ReasonVIPConflict, got[0].Reason)
 		assert.Equal(t, packettest.VIP, got[0].Src)
 		assert.Equal(t, stranger, net.HardwareAddr(got[0].MAC[:]))
-		assert.Equal(t, uint8(packettest.VRID), got[0].Payload[1])
+		assert.Equal(t, ourID, got[0].Router)
+		assert.Empty(t, got[0].Payload)
 
 		_, reason, _ = f.run(t, arp(2, reflectorMAC, packettest.VIP, packettest.Src))
 		assert.Equal(t, "not_vrrp pass", reason, "our own")
 		_, reason, _ = f.run(t, arp(1, stranger, packettest.Src, packettest.VIP))
 		assert.Equal(t, "not_vrrp pass", reason, "a question for us")
-		f.SetRole(ours.Slot, RoleBackup)
+		f.SetRole(ourID, RoleBackup)
 		_, reason, _ = f.run(t, arp(2, stranger, packettest.VIP, packettest.Src))
 		assert.Equal(t, "not_vrrp pass", reason, "the master's right")
 	}
@@ -395,7 +402,7 @@ func TestFence(t *testing.T) {
 			state := func() string {
 				_, a, _ := f.run(t, question)
 				_, d, _ := f.run(t, toVIP())
-				assert.Equal(t, f.Fence(ours.Slot, monotonic()).Active, a != "not_vrrp pass")
+				assert.Equal(t, f.Fence(ourID, monotonic()).Active, a != "not_vrrp pass")
 				return a + ", " + d
 			}
 			const open, closed = "not_vrrp pass, not_vrrp pass", "fenced_arp drop, fenced_data drop"
@@ -417,9 +424,9 @@ func TestFence(t *testing.T) {
 
 			f.Renew(monotonic() + int64(time.Minute))
 			assert.Equal(t, open, state(), "the daemon is back")
-			f.SetRole(ours.Slot, RoleBackup)
+			f.SetRole(ourID, RoleBackup)
 			assert.Equal(t, closed, state(), "it yielded: the address is about to go")
-			f.fences[ours.Slot].LastNs -= uint64(5 * time.Second)
+			f.fences[ourID].LastNs -= uint64(5 * time.Second)
 			assert.Equal(t, open, state(), "the other master fell silent")
 		})
 	}
@@ -449,7 +456,7 @@ func TestFenceAsksForConsistentAdverts(t *testing.T) {
 				tc.change(n, &s)
 				verdict(t, f, s.Build())
 			}
-			assert.Equal(t, tc.closed, f.Fence(ours.Slot, monotonic()).Active)
+			assert.Equal(t, tc.closed, f.Fence(ourID, monotonic()).Active)
 		})
 	}
 	t.Run("addresses in another order", func(t *testing.T) {
@@ -458,13 +465,49 @@ func TestFenceAsksForConsistentAdverts(t *testing.T) {
 		r := fencedRouter()
 		r.Own = packet.Append(nil, &s.Advert, reflectorAddr, s.Dst)
 		f := open(t, ModeNative, r)
-		f.SetRole(r.Slot, RoleMaster)
+		f.SetRole(ourID, RoleMaster)
 		for _, addrs := range [][]byte{{10, 0, 0, 2, 10, 0, 0, 9, 10, 0, 0, 2}, {10, 0, 0, 9, 10, 0, 0, 1, 10, 0, 0, 2}} {
 			s.Advert.Addrs = addrs
 			for range 3 {
 				verdict(t, f, s.Build())
 			}
-			assert.Equal(t, addrs[3] == 9, f.Fence(r.Slot, monotonic()).Active)
+			assert.Equal(t, addrs[3] == 9, f.Fence(ourID, monotonic()).Active)
+		}
+	})
+	t.Run("IPv6 addresses", func(t *testing.T) {
+		addrs := func(list ...string) (b []byte) {
+			for _, a := range list {
+				b = append(b, netip.MustParseAddr(a).AsSlice()...)
+			}
+			return b
+		}
+		s := packettest.Valid(3)
+		s.IPv6 = true
+		s.Mutate = func(b []byte, _, p int) []byte { b[p+3] = 2; return b }
+		s.Advert.Addrs = addrs("fe80::1", "2001:db8::2")
+		frame := s.Build()
+		r := Router{
+			VRID: packettest.VRID, IPv6: true, Version: 3, CheckTTL: true, Group: packettest.Group6,
+			Own: frame[14+40:],
+		}
+		f := open(t, ModeNative, r)
+		f.SetRole(ourID, RoleMaster)
+		for _, tc := range []struct {
+			addrs []string
+			same  bool
+		}{
+			{[]string{"fe80::2", "2001:db8::1"}, false},
+			{[]string{"2001:db8::2", "fe80::1"}, true},
+		} {
+			s.Advert.Addrs = addrs(tc.addrs...)
+			for range fenceAdverts {
+				verdict(t, f, s.Build())
+			}
+			fence := f.Fence(ourID, monotonic())
+			assert.Equal(t, tc.same, fence.Active, tc.addrs)
+			if tc.same {
+				assert.Equal(t, netip.MustParseAddr("fe80::4"), fence.Source)
+			}
 		}
 	})
 	t.Run("a stranger's interval", func(t *testing.T) {
@@ -475,8 +518,8 @@ func TestFenceAsksForConsistentAdverts(t *testing.T) {
 		for range 3 {
 			verdict(t, f, s.Build())
 		}
-		assert.True(t, f.Fence(ours.Slot, monotonic()).Active)
-		assert.False(t, f.Fence(ours.Slot, monotonic()+int64(5*time.Second)).Active)
+		assert.True(t, f.Fence(ourID, monotonic()).Active)
+		assert.False(t, f.Fence(ourID, monotonic()+int64(5*time.Second)).Active)
 	})
 	t.Run("a second successor", func(t *testing.T) {
 		f := guarded(t, ModeNative)
@@ -487,39 +530,95 @@ func TestFenceAsksForConsistentAdverts(t *testing.T) {
 		}
 		s.Src = netip.MustParseAddr("192.168.1.77")
 		verdict(t, f, s.Build())
-		assert.True(t, f.Fence(ours.Slot, monotonic()).Active)
+		assert.True(t, f.Fence(ourID, monotonic()).Active)
 	})
 	t.Run("password", func(t *testing.T) {
 		s := packettest.Valid(2)
 		r := fencedRouter()
 		r.Version, r.Own = 2, packet.Append(nil, &s.Advert, reflectorAddr, s.Dst)
 		f := open(t, ModeNative, r)
-		f.SetRole(r.Slot, RoleMaster)
+		f.SetRole(ourID, RoleMaster)
 		copy(s.Advert.Auth[:], "guessed!")
 		for range 6 {
 			verdict(t, f, s.Build())
 		}
-		assert.False(t, f.Fence(r.Slot, monotonic()).Active)
+		assert.False(t, f.Fence(ourID, monotonic()).Active)
 		s = packettest.Valid(2)
 		for range 3 {
 			verdict(t, f, s.Build())
 		}
-		assert.True(t, f.Fence(r.Slot, monotonic()).Active)
+		assert.True(t, f.Fence(ourID, monotonic()).Active)
 	})
 	t.Run("fence off", func(t *testing.T) {
 		r := fencedRouter()
 		r.Own = nil
 		f := open(t, ModeNative, r)
-		f.SetRole(r.Slot, RoleMaster)
+		f.SetRole(ourID, RoleMaster)
 		for range 6 {
 			verdict(t, f, packettest.Valid(3).Build())
 		}
-		assert.False(t, f.Fence(r.Slot, monotonic()).Active)
+		assert.False(t, f.Fence(ourID, monotonic()).Active)
 	})
 }
 
+// Without a fence that holds, packets cost no look-up: the time until which one
+// may hold is forgotten once it is over.
+func TestFenceIsForgotten(t *testing.T) {
+	const start = int64(1e12)
+	for _, mode := range modes {
+		f := openAt(t, mode, start, fencedRouter())
+		f.SetRole(ourID, RoleMaster)
+		packet := func() string {
+			s := packettest.Valid(3)
+			s.Dst = packettest.VIP
+			s.Mutate = func(b []byte, ip, _ int) []byte { b[ip+9] = 6; return b }
+			_, reason, _ := f.run(t, s.Build())
+			return reason
+		}
+		for round := range int64(2) {
+			now := start + round*int64(time.Hour)
+			f.setClock(t, now)
+			for range fenceAdverts {
+				verdict(t, f, packettest.Valid(3).Build())
+			}
+			assert.Equal(t, "fenced_data drop", packet())
+			f.setClock(t, now+int64(4*time.Second)) // four intervals
+			assert.Equal(t, "fenced_data drop", packet())
+			assert.Equal(t, uint64(now)+4e9, f.lease.FenceUntilNs)
+			f.setClock(t, now+int64(4*time.Second)+1)
+			assert.Equal(t, "not_vrrp pass", packet())
+			assert.Zero(t, f.lease.FenceUntilNs)
+		}
+	}
+}
+
+// What leaves is counted apart from what arrives, also on a VLAN.
+func TestFenceCountsDirections(t *testing.T) {
+	r := fencedRouter()
+	r.VLAN = 7
+	f := open(t, ModeTCX, r)
+	f.SetRole(ourID, RoleMaster)
+	s := packettest.Valid(3)
+	s.VLANs = []uint16{7}
+	for range fenceAdverts {
+		verdict(t, f, s.Build())
+	}
+	question := func() []byte { return arp(1, initiatorMAC, packettest.VIP, packettest.VIP) }
+	_, reason, _ := f.run(t, tagged(question()))
+	assert.Equal(t, "fenced_arp drop", reason)
+	before := f.counters(t)
+	assert.Equal(t, "drop", egress(t, f, tagged(question())))
+	assert.Equal(t, "fenced_arp_out drop", left(t, f, before))
+	assert.Equal(t, "pass", egress(t, f, question()), "of another VLAN")
+	s.Src = packettest.VIP
+	s.Mutate = func(b []byte, ip, _ int) []byte { b[ip+9] = 6; return b }
+	before = f.counters(t)
+	assert.Equal(t, "drop", egress(t, f, s.Build()))
+	assert.Equal(t, "fenced_data_out drop", left(t, f, before))
+}
+
 // egress runs the program of the other direction.
-func egress(tb testing.TB, f *Filter, frame []byte) string {
+func egress(tb testing.TB, f *rig, frame []byte) string {
 	tb.Helper()
 	ret, err := f.egress.Run(&ebpf.RunOptions{Data: frame})
 	require.NoError(tb, err)

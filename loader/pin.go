@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 )
@@ -20,54 +21,69 @@ const BPFFS = "/sys/fs/bpf"
 
 var pinRoot = filepath.Join(BPFFS, "xvrrp")
 
-// PinDir returns the folder of an interface's pins. Interfaces of two network
-// namespaces may have the same name, so the namespace's inode is part of it.
-// The BPF file system allows no dot in a name: eth0.100 becomes eth0@100.
-func PinDir(netns uint64, ifname string) string {
-	return filepath.Join(pinRoot, strconv.FormatUint(netns, 10), strings.ReplaceAll(ifname, ".", "@"))
+// PinDir returns the folder of a daemon's pins: one for each network namespace,
+// and for each instance of the daemon in it; the instance may be empty. The BPF
+// file system allows no dot in a name.
+func PinDir(netns uint64, instance string) string {
+	name := strconv.FormatUint(netns, 10)
+	if instance != "" {
+		name += "-" + strings.NewReplacer(".", "@", "/", "@").Replace(instance)
+	}
+	return filepath.Join(pinRoot, name)
 }
 
-// ReclaimPins removes what daemons left for interfaces that are gone, e.g.
-// with their network namespace: such pins keep maps in memory for nothing.
-func ReclaimPins() error {
-	dirs, err := filepath.Glob(filepath.Join(pinRoot, "*", "*"))
+// ReclaimPins removes what daemons left that have ended and whose interfaces are
+// gone, e.g. with their network namespace: such pins keep maps in memory for
+// nothing.
+func ReclaimPins() error { return reclaim(pinRoot) }
+
+func reclaim(root string) error {
+	dirs, err := os.ReadDir(root)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
 	if err != nil {
 		return fmt.Errorf("list pins: %w", err)
 	}
 	var errs []error
 	for _, dir := range dirs {
-		if !orphaned(dir) {
-			continue
+		if p := (pins{filepath.Join(root, dir.Name())}); p.orphaned() {
+			errs = append(errs, p.remove())
 		}
-		errs = append(errs, pins{dir}.remove())
 	}
 	return errors.Join(errs...)
 }
 
-// orphaned says whether a folder has the pin of a link, and no link that still
-// belongs to an interface.
-func orphaned(dir string) bool {
-	links, _ := filepath.Glob(filepath.Join(dir, linkPin+"*"))
-	if egress := filepath.Join(dir, egressPin); len(links) == 0 && exists(egress) {
-		links = append(links, egress)
+// orphaned reports whether the daemon of a folder has ended and none of its
+// links belongs to an interface.
+func (p pins) orphaned() bool {
+	var l rxXvrrpLease
+	if !readPin(p, "lease", &l) || !ended(&l) {
+		return false
 	}
-	for _, name := range links {
-		l, err := link.LoadPinnedLink(name, nil)
-		if err != nil {
-			return false // not ours to judge
-		}
-		info, err := l.Info()
-		_ = l.Close()
-		if err != nil || linkIfindex(info) != 0 {
-			return false
+	for _, prefix := range []string{linkPrefix, egressPrefix} {
+		links, _ := filepath.Glob(filepath.Join(p.dir, prefix+"*"))
+		for _, name := range links {
+			l, err := link.LoadPinnedLink(name, nil)
+			if err != nil {
+				return false // not ours to judge
+			}
+			info, err := l.Info()
+			_ = l.Close()
+			if err != nil || linkIfindex(info) != 0 {
+				return false
+			}
 		}
 	}
-	return len(links) > 0
+	return true
 }
 
-func exists(path string) bool {
-	_, err := os.Lstat(path)
-	return err == nil
+// ended reports whether nobody renews a lease any more. That of a daemon that
+// has just loaded its programs is 0 until its loop runs.
+func ended(l *rxXvrrpLease) bool {
+	var now unix.Timespec
+	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &now)
+	return l.EndedNs != 0 || l.UntilNs != 0 && int64(l.UntilNs) < now.Nano()
 }
 
 // MountBPFFS mounts the BPF file system at its usual place if nobody has. It
@@ -86,22 +102,26 @@ func MountBPFFS() error {
 	return nil
 }
 
+// Pins of links have the index of their interface in their name, which stays
+// when the interface is renamed.
 const (
-	linkPin   = "link-"
-	egressPin = "egress" // link of the fence
+	linkPrefix   = "link-"
+	egressPrefix = "egress-" // of the fence
 )
 
-// pins are the names of a Filter in the BPF file system. An empty dir means
+func linkPin(mode Mode, ifindex int) string {
+	return linkPrefix + string(mode) + "-" + strconv.Itoa(ifindex)
+}
+
+func egressPin(ifindex int) string { return egressPrefix + strconv.Itoa(ifindex) }
+
+// pins are the names of a Collection in the BPF file system. An empty dir means
 // that nothing is pinned.
 type pins struct{ dir string }
 
-// adopt returns the link that a predecessor pinned in this mode, if it still
-// belongs to the interface.
-func (p pins) adopt(mode Mode, ifindex int) attachment { return p.load(linkPin+string(mode), ifindex) }
-
-func (p pins) adoptEgress(ifindex int) attachment { return p.load(egressPin, ifindex) }
-
-func (p pins) load(name string, ifindex int) attachment {
+// adopt returns the link that a predecessor pinned, if it still belongs to the
+// interface.
+func (p pins) adopt(name string, ifindex int) attachment {
 	if p.dir == "" {
 		return nil
 	}
@@ -128,74 +148,91 @@ func linkIfindex(info *link.Info) int {
 	return 0
 }
 
-func (p pins) dropLinks() error {
-	entries, err := os.ReadDir(p.dir)
-	if p.dir == "" || errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("list pins: %w", err)
-	}
-	for _, e := range entries {
-		if !strings.HasPrefix(e.Name(), linkPin) {
-			continue
-		}
-		if err := os.Remove(filepath.Join(p.dir, e.Name())); err != nil {
-			return fmt.Errorf("remove stale pin: %w", err)
-		}
-	}
-	return nil
-}
-
-func (p pins) dropEgress() error {
+// open returns a map that a predecessor pinned, or nil.
+func (p pins) open(name string) *ebpf.Map {
 	if p.dir == "" {
 		return nil
 	}
-	err := os.Remove(filepath.Join(p.dir, egressPin))
+	m, err := ebpf.LoadPinnedMap(filepath.Join(p.dir, name), nil)
+	if err != nil {
+		return nil
+	}
+	return m
+}
+
+// readPin reports whether there is a pinned map whose first value is like the
+// one that it fills.
+func readPin[T any](p pins, name string, value *T) bool {
+	m := p.open(name)
+	if m == nil {
+		return false
+	}
+	defer m.Close()
+	return sameValue[T](m) && m.Lookup(uint32(0), value) == nil
+}
+
+// dropLinks removes the pins of an interface's links, of whatever mode.
+func (p pins) dropLinks(ifindex int) error {
+	var errs []error
+	for _, mode := range []Mode{ModeNative, ModeGeneric, ModeTCX} {
+		errs = append(errs, p.drop(linkPin(mode, ifindex)))
+	}
+	return errors.Join(errs...)
+}
+
+func (p pins) drop(name string) error {
+	if p.dir == "" {
+		return nil
+	}
+	err := os.Remove(filepath.Join(p.dir, name))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("remove stale pin: %w", err)
 	}
 	return nil
 }
 
-// save pins program, link and maps, in place of a predecessor's.
-func (p pins) save(f *Filter, mode Mode) error {
+// save pins the links of a port, and with the first of all ports programs and
+// maps in place of a predecessor's.
+func (p pins) save(c *Collection, at *port) error {
 	if p.dir == "" {
 		return nil
 	}
-	if err := os.MkdirAll(p.dir, 0o700); err != nil {
-		return fmt.Errorf("make pin folder: %w", err)
-	}
-	for name, object := range map[string]interface{ Pin(string) error }{
-		"prog":     f.prog,
-		"routers":  f.maps.Routers,
-		"slots":    f.maps.Slots,
-		"counters": f.maps.Counters,
-		"events":   f.maps.Events,
-		"budgets":  f.maps.Budgets,
-		"sources":  f.maps.Sources,
-
-		"vrid_budgets": f.maps.VridBudgets,
-		"lease":        f.maps.Lease,
-		"fences":       f.maps.Fences,
-		"sessions":     f.maps.Sessions,
-		"vips":         f.maps.Vips,
-		"locals":       f.maps.Locals,
-	} {
-		path := filepath.Join(p.dir, name)
-		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("replace pin: %w", err)
+	if !c.pinned {
+		if err := p.saveAll(c); err != nil {
+			return err
 		}
-		if err := object.Pin(path); err != nil {
-			return fmt.Errorf("pin %s: %w", path, err)
-		}
+		c.pinned = true
 	}
-	for name, l := range map[string]attachment{linkPin + string(mode): f.link, egressPin: f.egressLink} {
+	for name, l := range map[string]attachment{linkPin(at.mode, at.ifindex): at.link, egressPin(at.ifindex): at.egress} {
 		path := filepath.Join(p.dir, name)
 		if _, err := os.Stat(path); err == nil || l == nil {
 			continue // adopted, or nothing to pin
 		}
 		if err := l.Pin(path); err != nil {
+			return fmt.Errorf("pin %s: %w", path, err)
+		}
+	}
+	return nil
+}
+
+func (p pins) saveAll(c *Collection) error {
+	if err := os.MkdirAll(p.dir, 0o700); err != nil {
+		return fmt.Errorf("make pin folder: %w", err)
+	}
+	objects := map[string]interface{ Pin(string) error }{
+		"prog-xdp": c.xdp, "prog-tcx": c.tcx, "prog-egress": c.egress,
+	}
+	for name, m := range c.maps {
+		if name != "scratch" && !strings.HasPrefix(name, ".") {
+			objects[name] = m
+		}
+	}
+	for name, object := range objects {
+		if err := p.drop(name); err != nil {
+			return err
+		}
+		path := filepath.Join(p.dir, name)
+		if err := object.Pin(path); err != nil {
 			return fmt.Errorf("pin %s: %w", path, err)
 		}
 	}
@@ -209,7 +246,7 @@ func (p pins) remove() error {
 	if err := os.RemoveAll(p.dir); err != nil {
 		return fmt.Errorf("remove pins: %w", err)
 	}
-	// The namespace's folder goes with its last interface.
+	// The folder of all daemons goes with the last of them.
 	_ = os.Remove(filepath.Dir(p.dir))
 	return nil
 }

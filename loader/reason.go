@@ -2,7 +2,7 @@
 
 package loader
 
-// Reason says why a frame left the program. The words are the same in the C
+// Reason is why a frame left the program. The words are the same in the C
 // source, in bpftool's dump, in metrics and in the documentation.
 type Reason uint8
 
@@ -31,6 +31,8 @@ const (
 	ReasonVIPConflict          Reason = Reason(rxXvrrpReasonXVRRP_REASON_vipConflict)
 	ReasonFencedARP            Reason = Reason(rxXvrrpReasonXVRRP_REASON_fencedArp)
 	ReasonFencedData           Reason = Reason(rxXvrrpReasonXVRRP_REASON_fencedData)
+	ReasonFencedARPOut         Reason = Reason(rxXvrrpReasonXVRRP_REASON_fencedArpOut)
+	ReasonFencedDataOut        Reason = Reason(rxXvrrpReasonXVRRP_REASON_fencedDataOut)
 	ReasonSBFDReflected        Reason = Reason(rxXvrrpReasonXVRRP_REASON_sbfdReflected)
 	ReasonSBFDRefused          Reason = Reason(rxXvrrpReasonXVRRP_REASON_sbfdRefused)
 	ReasonSBFDReply            Reason = Reason(rxXvrrpReasonXVRRP_REASON_sbfdReply)
@@ -71,6 +73,8 @@ var reasonNames = [rxXvrrpReasonXVRRP_REASON_MAX]string{
 	ReasonVIPConflict:          "vip_conflict",
 	ReasonFencedARP:            "fenced_arp",
 	ReasonFencedData:           "fenced_data",
+	ReasonFencedARPOut:         "fenced_arp_out",
+	ReasonFencedDataOut:        "fenced_data_out",
 	ReasonSBFDReflected:        "sbfd_reflected",
 	ReasonSBFDRefused:          "sbfd_refused",
 	ReasonSBFDReply:            "sbfd_reply",

@@ -13,74 +13,229 @@ import (
 	"github.com/cilium/ebpf"
 )
 
-type rxXvrrpBudget uint32
-
-const (
-	rxXvrrpBudgetXVRRP_BUDGET_VALID    rxXvrrpBudget = 0
-	rxXvrrpBudgetXVRRP_BUDGET_INVALID  rxXvrrpBudget = 1
-	rxXvrrpBudgetXVRRP_BUDGET_UNKNOWN  rxXvrrpBudget = 2
-	rxXvrrpBudgetXVRRP_BUDGET_CONFLICT rxXvrrpBudget = 3
-	rxXvrrpBudgetXVRRP_BUDGET_MAX      rxXvrrpBudget = 4
-)
-
-type rxXvrrpCount struct {
-	_    structs.HostLayout
-	Pass uint64
-	Drop uint64
+type rxXvrrpAddress struct {
+	_       structs.HostLayout
+	Ifindex uint32
+	Vlan    uint16
+	Pad     uint16
+	Addr    [16]uint8
 }
 
 type rxXvrrpCounters struct {
-	_                    structs.HostLayout
-	NotVrrp              rxXvrrpCount
-	Truncated            rxXvrrpCount
-	BadIpHeader          rxXvrrpCount
-	Fragment             rxXvrrpCount
-	UnknownVrid          rxXvrrpCount
-	OtherVlan            rxXvrrpCount
-	BadDstMac            rxXvrrpCount
-	BadIpChecksum        rxXvrrpCount
-	BadDestination       rxXvrrpCount
-	BadSource            rxXvrrpCount
-	BadTtl               rxXvrrpCount
-	Steady               rxXvrrpCount
-	BadVersion           rxXvrrpCount
-	BadType              rxXvrrpCount
-	BadCount             rxXvrrpCount
-	BadLength            rxXvrrpCount
-	RateSource           rxXvrrpCount
-	RateVrid             rxXvrrpCount
-	RateInterface        rxXvrrpCount
-	RingFull             rxXvrrpCount
-	Event                rxXvrrpCount
-	VipConflict          rxXvrrpCount
-	FencedArp            rxXvrrpCount
-	FencedData           rxXvrrpCount
-	SbfdReflected        rxXvrrpCount
-	SbfdRefused          rxXvrrpCount
-	SbfdReply            rxXvrrpCount
-	SbfdBadTtl           rxXvrrpCount
-	SbfdBadLength        rxXvrrpCount
-	SbfdBadVersion       rxXvrrpCount
-	SbfdBadFlags         rxXvrrpCount
-	SbfdBadMultiplier    rxXvrrpCount
-	SbfdBadDiscriminator rxXvrrpCount
-	SbfdBadSource        rxXvrrpCount
-	SbfdLooped           rxXvrrpCount
-	SbfdRate             rxXvrrpCount
+	_       structs.HostLayout
+	NotVrrp struct {
+		_    structs.HostLayout
+		Pass uint64
+		Drop uint64
+	}
+	Truncated struct {
+		_    structs.HostLayout
+		Pass uint64
+		Drop uint64
+	}
+	BadIpHeader struct {
+		_    structs.HostLayout
+		Pass uint64
+		Drop uint64
+	}
+	Fragment struct {
+		_    structs.HostLayout
+		Pass uint64
+		Drop uint64
+	}
+	UnknownVrid struct {
+		_    structs.HostLayout
+		Pass uint64
+		Drop uint64
+	}
+	OtherVlan struct {
+		_    structs.HostLayout
+		Pass uint64
+		Drop uint64
+	}
+	BadDstMac struct {
+		_    structs.HostLayout
+		Pass uint64
+		Drop uint64
+	}
+	BadIpChecksum struct {
+		_    structs.HostLayout
+		Pass uint64
+		Drop uint64
+	}
+	BadDestination struct {
+		_    structs.HostLayout
+		Pass uint64
+		Drop uint64
+	}
+	BadSource struct {
+		_    structs.HostLayout
+		Pass uint64
+		Drop uint64
+	}
+	BadTtl struct {
+		_    structs.HostLayout
+		Pass uint64
+		Drop uint64
+	}
+	Steady struct {
+		_    structs.HostLayout
+		Pass uint64
+		Drop uint64
+	}
+	BadVersion struct {
+		_    structs.HostLayout
+		Pass uint64
+		Drop uint64
+	}
+	BadType struct {
+		_    structs.HostLayout
+		Pass uint64
+		Drop uint64
+	}
+	BadCount struct {
+		_    structs.HostLayout
+		Pass uint64
+		Drop uint64
+	}
+	BadLength struct {
+		_    structs.HostLayout
+		Pass uint64
+		Drop uint64
+	}
+	RateSource struct {
+		_    structs.HostLayout
+		Pass uint64
+		Drop uint64
+	}
+	RateVrid struct {
+		_    structs.HostLayout
+		Pass uint64
+		Drop uint64
+	}
+	RateInterface struct {
+		_    structs.HostLayout
+		Pass uint64
+		Drop uint64
+	}
+	RingFull struct {
+		_    structs.HostLayout
+		Pass uint64
+		Drop uint64
+	}
+	Event struct {
+		_    structs.HostLayout
+		Pass uint64
+		Drop uint64
+	}
+	VipConflict struct {
+		_    structs.HostLayout
+		Pass uint64
+		Drop uint64
+	}
+	FencedArp struct {
+		_    structs.HostLayout
+		Pass uint64
+		Drop uint64
+	}
+	FencedData struct {
+		_    structs.HostLayout
+		Pass uint64
+		Drop uint64
+	}
+	FencedArpOut struct {
+		_    structs.HostLayout
+		Pass uint64
+		Drop uint64
+	}
+	FencedDataOut struct {
+		_    structs.HostLayout
+		Pass uint64
+		Drop uint64
+	}
+	SbfdReflected struct {
+		_    structs.HostLayout
+		Pass uint64
+		Drop uint64
+	}
+	SbfdRefused struct {
+		_    structs.HostLayout
+		Pass uint64
+		Drop uint64
+	}
+	SbfdReply struct {
+		_    structs.HostLayout
+		Pass uint64
+		Drop uint64
+	}
+	SbfdBadTtl struct {
+		_    structs.HostLayout
+		Pass uint64
+		Drop uint64
+	}
+	SbfdBadLength struct {
+		_    structs.HostLayout
+		Pass uint64
+		Drop uint64
+	}
+	SbfdBadVersion struct {
+		_    structs.HostLayout
+		Pass uint64
+		Drop uint64
+	}
+	SbfdBadFlags struct {
+		_    structs.HostLayout
+		Pass uint64
+		Drop uint64
+	}
+	SbfdBadMultiplier struct {
+		_    structs.HostLayout
+		Pass uint64
+		Drop uint64
+	}
+	SbfdBadDiscriminator struct {
+		_    structs.HostLayout
+		Pass uint64
+		Drop uint64
+	}
+	SbfdBadSource struct {
+		_    structs.HostLayout
+		Pass uint64
+		Drop uint64
+	}
+	SbfdLooped struct {
+		_    structs.HostLayout
+		Pass uint64
+		Drop uint64
+	}
+	SbfdRate struct {
+		_    structs.HostLayout
+		Pass uint64
+		Drop uint64
+	}
+}
+
+type rxXvrrpDigest struct {
+	_       structs.HostLayout
+	Sum     uint64
+	Squares uint64
+	Header  [2]uint32
+	Auth    [2]uint32
+	Len     uint32
+	Pad     uint32
 }
 
 type rxXvrrpEvent struct {
 	_          structs.HostLayout
 	RxNs       uint64
+	Router     uint32
 	Ifindex    uint32
-	VlanOuter  uint16
-	VlanInner  uint16
+	PayloadLen uint16
+	Copied     uint16
 	Family     uint8
 	Ttl        uint8
 	Reason     uint8
 	Pad        uint8
-	PayloadLen uint16
-	Copied     uint16
 	Src        [16]uint8
 	Dst        [16]uint8
 	Mac        [6]uint8
@@ -99,6 +254,14 @@ type rxXvrrpFence struct {
 	Pad     [6]uint8
 }
 
+type rxXvrrpId struct {
+	_       structs.HostLayout
+	Ifindex uint32
+	Vlan    uint16
+	Family  uint8
+	Vrid    uint8
+}
+
 type rxXvrrpLease struct {
 	_            structs.HostLayout
 	UntilNs      uint64
@@ -106,14 +269,40 @@ type rxXvrrpLease struct {
 	FenceUntilNs uint64
 	Tgid         uint32
 	Masters      uint32
-	Mac          [6]uint8
-	Pad          [2]uint8
 }
 
+type rxXvrrpLimit uint32
+
+const (
+	rxXvrrpLimitXVRRP_LIMIT_LAYOUT        rxXvrrpLimit = 1
+	rxXvrrpLimitXVRRP_LIMIT_FENCE_ADVERTS rxXvrrpLimit = 3
+	rxXvrrpLimitXVRRP_LIMIT_SESSIONS      rxXvrrpLimit = 1024
+	rxXvrrpLimitXVRRP_LIMIT_PAYLOAD       rxXvrrpLimit = 1056
+	rxXvrrpLimitXVRRP_LIMIT_MIX_1         rxXvrrpLimit = 2654435761
+	rxXvrrpLimitXVRRP_LIMIT_MIX_2         rxXvrrpLimit = 2246822519
+	rxXvrrpLimitXVRRP_LIMIT_MIX_3         rxXvrrpLimit = 3266489917
+)
+
 type rxXvrrpLocal struct {
-	_       structs.HostLayout
-	Mask    uint32
-	Reflect uint32
+	_             structs.HostLayout
+	Mask          [16]uint8
+	Discriminator uint32
+}
+
+type rxXvrrpMeta struct {
+	_          structs.HostLayout
+	Layout     uint32
+	Generation uint32
+	Version    [32]int8
+	TestNowNs  uint64
+}
+
+type rxXvrrpPort struct {
+	_    structs.HostLayout
+	Id   uint32
+	Mac  [6]uint8
+	Pad  [2]uint8
+	Name [16]int8
 }
 
 type rxXvrrpReason uint32
@@ -143,42 +332,35 @@ const (
 	rxXvrrpReasonXVRRP_REASON_vipConflict          rxXvrrpReason = 21
 	rxXvrrpReasonXVRRP_REASON_fencedArp            rxXvrrpReason = 22
 	rxXvrrpReasonXVRRP_REASON_fencedData           rxXvrrpReason = 23
-	rxXvrrpReasonXVRRP_REASON_sbfdReflected        rxXvrrpReason = 24
-	rxXvrrpReasonXVRRP_REASON_sbfdRefused          rxXvrrpReason = 25
-	rxXvrrpReasonXVRRP_REASON_sbfdReply            rxXvrrpReason = 26
-	rxXvrrpReasonXVRRP_REASON_sbfdBadTtl           rxXvrrpReason = 27
-	rxXvrrpReasonXVRRP_REASON_sbfdBadLength        rxXvrrpReason = 28
-	rxXvrrpReasonXVRRP_REASON_sbfdBadVersion       rxXvrrpReason = 29
-	rxXvrrpReasonXVRRP_REASON_sbfdBadFlags         rxXvrrpReason = 30
-	rxXvrrpReasonXVRRP_REASON_sbfdBadMultiplier    rxXvrrpReason = 31
-	rxXvrrpReasonXVRRP_REASON_sbfdBadDiscriminator rxXvrrpReason = 32
-	rxXvrrpReasonXVRRP_REASON_sbfdBadSource        rxXvrrpReason = 33
-	rxXvrrpReasonXVRRP_REASON_sbfdLooped           rxXvrrpReason = 34
-	rxXvrrpReasonXVRRP_REASON_sbfdRate             rxXvrrpReason = 35
-	rxXvrrpReasonXVRRP_REASON_MAX                  rxXvrrpReason = 36
+	rxXvrrpReasonXVRRP_REASON_fencedArpOut         rxXvrrpReason = 24
+	rxXvrrpReasonXVRRP_REASON_fencedDataOut        rxXvrrpReason = 25
+	rxXvrrpReasonXVRRP_REASON_sbfdReflected        rxXvrrpReason = 26
+	rxXvrrpReasonXVRRP_REASON_sbfdRefused          rxXvrrpReason = 27
+	rxXvrrpReasonXVRRP_REASON_sbfdReply            rxXvrrpReason = 28
+	rxXvrrpReasonXVRRP_REASON_sbfdBadTtl           rxXvrrpReason = 29
+	rxXvrrpReasonXVRRP_REASON_sbfdBadLength        rxXvrrpReason = 30
+	rxXvrrpReasonXVRRP_REASON_sbfdBadVersion       rxXvrrpReason = 31
+	rxXvrrpReasonXVRRP_REASON_sbfdBadFlags         rxXvrrpReason = 32
+	rxXvrrpReasonXVRRP_REASON_sbfdBadMultiplier    rxXvrrpReason = 33
+	rxXvrrpReasonXVRRP_REASON_sbfdBadDiscriminator rxXvrrpReason = 34
+	rxXvrrpReasonXVRRP_REASON_sbfdBadSource        rxXvrrpReason = 35
+	rxXvrrpReasonXVRRP_REASON_sbfdLooped           rxXvrrpReason = 36
+	rxXvrrpReasonXVRRP_REASON_sbfdRate             rxXvrrpReason = 37
+	rxXvrrpReasonXVRRP_REASON_MAX                  rxXvrrpReason = 38
 )
 
 type rxXvrrpRouter struct {
 	_         structs.HostLayout
+	Flags     uint32
+	Master    uint32
+	Port      uint32
 	Version   uint8
-	Flags     uint8
-	Vlan      uint16
-	Master    uint8
 	Pad       [3]uint8
+	Id        rxXvrrpId
 	Dst       [16]uint8
 	Broadcast [16]uint8
-	Template  struct {
-		_       structs.HostLayout
-		Len     uint32
-		Src     [16]uint8
-		Dst     [16]uint8
-		Mac     [6]uint8
-		Pad     [6]uint8
-		Payload [132]uint64
-	}
-	OwnLen uint32
-	Pad2   uint32
-	Own    [132]uint64
+	Name      [32]int8
+	Own       rxXvrrpDigest
 }
 
 type rxXvrrpRouterFlag uint32
@@ -188,12 +370,20 @@ const (
 	rxXvrrpRouterFlagXVRRP_ROUTER_FENCE     rxXvrrpRouterFlag = 2
 )
 
+type rxXvrrpServing struct {
+	_       structs.HostLayout
+	Masters uint32
+	Pad     uint32
+}
+
 type rxXvrrpSession struct {
 	_       structs.HostLayout
 	Local   uint32
 	Remote  uint32
-	Peer    uint32
-	Echo    uint32
+	Ifindex uint32
+	Vlan    uint16
+	Echo    uint16
+	Peer    [16]uint8
 	LastNs  uint64
 	Replies uint64
 	State   uint32
@@ -211,6 +401,16 @@ type rxXvrrpSlot struct {
 	Arrivals     [32]uint64
 }
 
+type rxXvrrpTemplate struct {
+	_       structs.HostLayout
+	Len     uint32
+	Src     [16]uint8
+	Dst     [16]uint8
+	Mac     [6]uint8
+	Pad     [6]uint8
+	Payload [132]uint64
+}
+
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
@@ -219,13 +419,19 @@ const (
 	rxMapCounters         = "counters"
 	rxMapEvents           = "events"
 	rxMapFences           = "fences"
+	rxMapIds              = "ids"
 	rxMapLease            = "lease"
 	rxMapLocals           = "locals"
+	rxMapMeta             = "meta"
+	rxMapNoise            = "noise"
+	rxMapPorts            = "ports"
 	rxMapRouters          = "routers"
 	rxMapScratch          = "scratch"
+	rxMapServing          = "serving"
 	rxMapSessions         = "sessions"
 	rxMapSlots            = "slots"
 	rxMapSources          = "sources"
+	rxMapTemplates        = "templates"
 	rxMapVips             = "vips"
 	rxMapVridBudgets      = "vrid_budgets"
 	rxProgXvrrpEgress     = "xvrrp_egress"
@@ -236,8 +442,10 @@ const (
 	rxVarRateSbfd         = "rate_sbfd"
 	rxVarRateSource       = "rate_source"
 	rxVarRateVrid         = "rate_vrid"
+	rxVarTestClock        = "test_clock"
 	rxVarUnusedBudget     = "unused_budget"
 	rxVarUnusedEvent      = "unused_event"
+	rxVarUnusedLimit      = "unused_limit"
 	rxVarUnusedReason     = "unused_reason"
 	rxVarUnusedRouterFlag = "unused_router_flag"
 )
@@ -298,13 +506,19 @@ type rxMapSpecs struct {
 	Counters    *ebpf.MapSpec `ebpf:"counters"`
 	Events      *ebpf.MapSpec `ebpf:"events"`
 	Fences      *ebpf.MapSpec `ebpf:"fences"`
+	Ids         *ebpf.MapSpec `ebpf:"ids"`
 	Lease       *ebpf.MapSpec `ebpf:"lease"`
 	Locals      *ebpf.MapSpec `ebpf:"locals"`
+	Meta        *ebpf.MapSpec `ebpf:"meta"`
+	Noise       *ebpf.MapSpec `ebpf:"noise"`
+	Ports       *ebpf.MapSpec `ebpf:"ports"`
 	Routers     *ebpf.MapSpec `ebpf:"routers"`
 	Scratch     *ebpf.MapSpec `ebpf:"scratch"`
+	Serving     *ebpf.MapSpec `ebpf:"serving"`
 	Sessions    *ebpf.MapSpec `ebpf:"sessions"`
 	Slots       *ebpf.MapSpec `ebpf:"slots"`
 	Sources     *ebpf.MapSpec `ebpf:"sources"`
+	Templates   *ebpf.MapSpec `ebpf:"templates"`
 	Vips        *ebpf.MapSpec `ebpf:"vips"`
 	VridBudgets *ebpf.MapSpec `ebpf:"vrid_budgets"`
 }
@@ -317,8 +531,10 @@ type rxVariableSpecs struct {
 	RateSbfd         *ebpf.VariableSpec `ebpf:"rate_sbfd"`
 	RateSource       *ebpf.VariableSpec `ebpf:"rate_source"`
 	RateVrid         *ebpf.VariableSpec `ebpf:"rate_vrid"`
+	TestClock        *ebpf.VariableSpec `ebpf:"test_clock"`
 	UnusedBudget     *ebpf.VariableSpec `ebpf:"unused_budget"`
 	UnusedEvent      *ebpf.VariableSpec `ebpf:"unused_event"`
+	UnusedLimit      *ebpf.VariableSpec `ebpf:"unused_limit"`
 	UnusedReason     *ebpf.VariableSpec `ebpf:"unused_reason"`
 	UnusedRouterFlag *ebpf.VariableSpec `ebpf:"unused_router_flag"`
 }
@@ -347,13 +563,19 @@ type rxMaps struct {
 	Counters    *ebpf.Map `ebpf:"counters"`
 	Events      *ebpf.Map `ebpf:"events"`
 	Fences      *ebpf.Map `ebpf:"fences"`
+	Ids         *ebpf.Map `ebpf:"ids"`
 	Lease       *ebpf.Map `ebpf:"lease"`
 	Locals      *ebpf.Map `ebpf:"locals"`
+	Meta        *ebpf.Map `ebpf:"meta"`
+	Noise       *ebpf.Map `ebpf:"noise"`
+	Ports       *ebpf.Map `ebpf:"ports"`
 	Routers     *ebpf.Map `ebpf:"routers"`
 	Scratch     *ebpf.Map `ebpf:"scratch"`
+	Serving     *ebpf.Map `ebpf:"serving"`
 	Sessions    *ebpf.Map `ebpf:"sessions"`
 	Slots       *ebpf.Map `ebpf:"slots"`
 	Sources     *ebpf.Map `ebpf:"sources"`
+	Templates   *ebpf.Map `ebpf:"templates"`
 	Vips        *ebpf.Map `ebpf:"vips"`
 	VridBudgets *ebpf.Map `ebpf:"vrid_budgets"`
 }
@@ -364,13 +586,19 @@ func (m *rxMaps) Close() error {
 		m.Counters,
 		m.Events,
 		m.Fences,
+		m.Ids,
 		m.Lease,
 		m.Locals,
+		m.Meta,
+		m.Noise,
+		m.Ports,
 		m.Routers,
 		m.Scratch,
+		m.Serving,
 		m.Sessions,
 		m.Slots,
 		m.Sources,
+		m.Templates,
 		m.Vips,
 		m.VridBudgets,
 	)
@@ -384,8 +612,10 @@ type rxVariables struct {
 	RateSbfd         *ebpf.Variable `ebpf:"rate_sbfd"`
 	RateSource       *ebpf.Variable `ebpf:"rate_source"`
 	RateVrid         *ebpf.Variable `ebpf:"rate_vrid"`
+	TestClock        *ebpf.Variable `ebpf:"test_clock"`
 	UnusedBudget     *ebpf.Variable `ebpf:"unused_budget"`
 	UnusedEvent      *ebpf.Variable `ebpf:"unused_event"`
+	UnusedLimit      *ebpf.Variable `ebpf:"unused_limit"`
 	UnusedReason     *ebpf.Variable `ebpf:"unused_reason"`
 	UnusedRouterFlag *ebpf.Variable `ebpf:"unused_router_flag"`
 }

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -262,7 +263,7 @@ func TestRestartAfterCrashAdoptsThePins(t *testing.T) {
 	p := s.backup.XVRRPD(conf, "--dataplane", "native")
 	s.becomes(t, s.backup, 0, "MASTER")
 	link := func() string {
-		return s.backup.Run("bpftool", "-j", "link", "show", "pinned", pinned(s.backup, "link-native"))
+		return s.backup.Run("bpftool", "-j", "link", "show", "pinned", pinned(s.backup, "link-native-*"))
 	}
 	before := link()
 	p.Kill()
@@ -274,8 +275,23 @@ func TestRestartAfterCrashAdoptsThePins(t *testing.T) {
 	assert.Equal(t, a.ID, b.ID, "the link is the same")
 }
 
+// pinned returns the path of a pin of the node's daemon.
 func pinned(n *lab.Node, name string) string {
-	return filepath.Join("/sys/fs/bpf/xvrrp", inode(n), "ens33", name)
+	paths, _ := filepath.Glob(filepath.Join("/sys/fs/bpf/xvrrp", inode(n)+"*", name))
+	if len(paths) != 1 {
+		return "no pin " + name
+	}
+	return paths[0]
+}
+
+// routerID returns the id of the only virtual router of the node's daemon.
+func routerID(t *testing.T, n *lab.Node) string {
+	t.Helper()
+	var entries []struct{ Formatted struct{ Value int } }
+	dump := n.Run("bpftool", "-j", "map", "dump", "pinned", pinned(n, "ids"))
+	require.NoError(t, json.Unmarshal([]byte(dump), &entries), dump)
+	require.Len(t, entries, 1)
+	return strconv.Itoa(entries[0].Formatted.Value)
 }
 
 // The commands of docs/bpftool.md.
@@ -285,9 +301,12 @@ func TestBpftool(t *testing.T) {
 	s.backup.XVRRPD(s.File("b.conf", v3(90, "")), "--dataplane", "native")
 	s.master.XVRRPD(s.File("m.conf", v3(200, "")))
 	s.Eventually("steady adverts arrive", 10*time.Second, func() bool { return ask(t, s.backup).Instances[0].Arrival.Count > 3 })
-	assert.Contains(t, s.backup.Run("bpftool", "prog", "show", "pinned", pinned(s.backup, "prog")), "name xvrrp_xdp")
+	assert.Contains(t, s.backup.Run("bpftool", "prog", "show", "pinned", pinned(s.backup, "prog-xdp")), "name xvrrp_xdp")
 	assert.Regexp(t, `ens33\(\d+\) driver id \d+`, s.backup.Run("bpftool", "net"))
 	for pin, fields := range map[string][]string{
+		"meta":     {`"layout"`, `"generation"`, `"version"`},
+		"ports":    {`"id"`, `"mac"`, `"name": "ens33"`},
+		"ids":      {`"ifindex"`, `"vlan"`, `"family": 4`, `"vrid": 51`},
 		"counters": {`"steady"`, `"rate_source"`, `"fenced_arp"`, `"sbfd_reflected"`, `"pass"`, `"drop"`},
 		"lease":    {`"until_ns"`, `"ended_ns"`, `"fence_until_ns"`, `"tgid"`, `"masters"`},
 		"sessions": {`"local"`, `"remote"`, `"replies"`, `"state"`, `"diag"`},
@@ -297,16 +316,19 @@ func TestBpftool(t *testing.T) {
 			assert.Contains(t, dump, f)
 		}
 	}
-	slot := s.backup.Run("bpftool", "map", "lookup", "pinned", pinned(s.backup, "slots"), "key", "51", "0", "0", "0")
+	id := routerID(t, s.backup)
+	slot := s.backup.Run("bpftool", "map", "lookup", "pinned", pinned(s.backup, "slots"), "key", id, "0", "0", "0")
 	for _, f := range []string{`"last_ns"`, `"mean_gap_ns"`, `"jitter_ns"`, `"largest_gap_ns"`, `"gap_log2"`, `"arrivals"`} {
 		assert.Contains(t, slot, f)
 	}
-	fence := s.backup.Run("bpftool", "map", "lookup", "pinned", pinned(s.backup, "fences"), "key", "51", "0", "0", "0")
+	fence := s.backup.Run("bpftool", "map", "lookup", "pinned", pinned(s.backup, "fences"), "key", id, "0", "0", "0")
 	for _, f := range []string{`"first_ns"`, `"last_ns"`, `"hold_ns"`, `"seen"`, `"src"`, `"mac"`} {
 		assert.Contains(t, fence, f)
 	}
-	router := s.backup.Run("bpftool", "map", "lookup", "pinned", pinned(s.backup, "routers"), "key", "51", "0", "0", "0")
-	assert.Contains(t, router, `"template"`)
+	router := s.backup.Run("bpftool", "map", "lookup", "pinned", pinned(s.backup, "routers"), "key", id, "0", "0", "0")
+	assert.Contains(t, router, `"name": "VI_1"`)
+	template := s.backup.Run("bpftool", "map", "lookup", "pinned", pinned(s.backup, "templates"), "key", id, "0", "0", "0")
+	assert.Contains(t, template, `"payload"`)
 }
 
 // Bad adverts are counted by reason, logged once, and move no timer.

@@ -14,6 +14,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/xvrrp/xvrrp/cmd/internal/build"
 	"github.com/xvrrp/xvrrp/cmd/internal/clock"
 	"github.com/xvrrp/xvrrp/cmd/internal/dataplane"
 	"github.com/xvrrp/xvrrp/cmd/internal/engine"
@@ -75,7 +76,7 @@ type reconciler struct {
 
 func newReconciler(d *Daemon) *reconciler {
 	r := &reconciler{
-		Daemon: d, plane: &dataplane.Plane{NetNS: d.netns, Log: d.log}, cfg: d.opts.Config, have: plan.NewState(),
+		Daemon: d, plane: &dataplane.Plane{NetNS: d.netns, Version: build.Version(), Log: d.log}, cfg: d.opts.Config, have: plan.NewState(),
 		broken: map[plan.PortKey]string{}, ports: map[plan.PortKey]*dataplane.Port{},
 		routers: map[plan.Identity]*running{}, leaving: map[*engine.Router]*running{},
 		locks: map[string]*rundir.Lock{}, failed: map[string]bool{},
@@ -187,6 +188,7 @@ func (r *reconciler) closePorts() error {
 	for _, p := range r.ports {
 		errs = append(errs, p.Close())
 	}
+	errs = append(errs, r.plane.Close())
 	if r.prober != nil {
 		errs = append(errs, r.prober.Close())
 	}
@@ -257,8 +259,8 @@ func (r *reconciler) liftFences() {
 	if r.lifted || len(r.have.Leftovers) > 0 {
 		return
 	}
-	for _, p := range r.ports {
-		p.LiftFences()
+	if k := r.plane.Kernel(); k != nil {
+		k.LiftFences()
 	}
 	r.lifted = true
 }
@@ -508,10 +510,10 @@ func (r *reconciler) table() *engine.Table {
 	}
 	for _, p := range r.ports {
 		t.Ports = append(t.Ports, p.Engine)
-		t.Rings = append(t.Rings, p.Rings()...)
-		if p.HasProgram() {
-			t.Kernels = append(t.Kernels, p.Kernel())
-		}
+	}
+	if k := r.plane.Kernel(); k != nil {
+		t.Rings = append(t.Rings, k)
+		t.Kernels = append(t.Kernels, k)
 	}
 	probes := 0
 	add := func(x *running) {

@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"sync/atomic"
 
 	"github.com/vishvananda/netlink"
 
@@ -25,9 +24,17 @@ const batch = 256
 
 // Plane is the data plane of the daemon.
 type Plane struct {
-	NetNS uint64 // inode of the network namespace
-	Log   *slog.Logger
+	NetNS   uint64 // inode of the network namespace
+	Version string // of the daemon, for whoever reads the maps
+	Log     *slog.Logger
+
+	kernel *loader.Collection // nil until the first port wants a program
+	pins   string
 }
+
+// maxRouters is the number of virtual routers, and of ports, that the programs
+// have room for.
+const maxRouters = 2048
 
 // Port is an open interface. The event loop has Engine; the rest is for one
 // goroutine, the one that changes things.
@@ -41,6 +48,7 @@ type Port struct {
 	capture *socket
 	sender  *transport.Sender
 	routers map[loader.RouterID]loader.Router
+	log     *slog.Logger
 }
 
 // Open opens an interface in the first mode that works.
@@ -48,7 +56,7 @@ func (d *Plane) Open(key plan.PortKey, p *plan.Port) (_ *Port, err error) {
 	out := &Port{
 		Engine:  &engine.Port{Name: key.Name, Ifindex: key.Ifindex, MAC: p.MAC},
 		Reason:  p.ModesWhy,
-		routers: map[loader.RouterID]loader.Router{},
+		routers: map[loader.RouterID]loader.Router{}, log: d.Log,
 	}
 	defer func() {
 		if err != nil {
@@ -78,11 +86,11 @@ func (d *Plane) receive(out *Port, key plan.PortKey, p *plan.Port) error {
 	}
 	var why error
 	if len(modes) > 0 {
-		filter, pins, err := d.load(key, p, modes)
+		mode, err := d.attach(key, p, modes)
 		if err == nil {
-			out.Mode, out.Pins = filter.Mode(), pins
-			out.kernel = newKernel(filter)
-			out.Engine.Kernel = out.kernel
+			out.Mode, out.Pins = mode, d.pins
+			out.kernel = &Kernel{d.kernel, key.Ifindex}
+			out.Engine.Kernel = d.kernel
 			return nil
 		}
 		if !fallback {
@@ -91,7 +99,7 @@ func (d *Plane) receive(out *Port, key plan.PortKey, p *plan.Port) error {
 		why = err
 		d.Log.Warn("no BPF program; adverts come through a packet socket", "iface", key.Name, "err", err)
 	}
-	c, err := transport.NewCapture(key.Name, key.Ifindex, p.MAC[:], nil)
+	c, err := transport.NewCapture(key.Name, key.Ifindex, p.MAC[:])
 	if err != nil {
 		return err
 	}
@@ -103,19 +111,51 @@ func (d *Plane) receive(out *Port, key plan.PortKey, p *plan.Port) error {
 	return nil
 }
 
-func (d *Plane) load(key plan.PortKey, p *plan.Port, modes []loader.Mode) (*loader.Filter, string, error) {
-	spec := loader.Options{
-		Ifindex: key.Ifindex, Ifname: key.Name, Modes: modes, Locals: locals(p), MAC: p.MAC[:],
-		PinDir: loader.PinDir(d.NetNS, key.Name), Egress: attachClsact, Holder: xdpHolder, Log: d.Log,
+// attach puts the program on an interface.
+func (d *Plane) attach(key plan.PortKey, p *plan.Port, modes []loader.Mode) (loader.Mode, error) {
+	if err := d.load(); err != nil {
+		return "", err
 	}
+	if err := d.kernel.SetLocals(key.Ifindex, locals(p)); err != nil {
+		return "", err
+	}
+	mode, err := d.kernel.Attach(loader.Port{
+		Ifindex: key.Ifindex, Ifname: key.Name, MAC: p.MAC, Modes: modes, Holder: xdpHolder, Egress: attachClsact,
+	})
+	if err != nil {
+		return "", errors.Join(err, d.kernel.SetLocals(key.Ifindex, nil))
+	}
+	return mode, nil
+}
+
+// load loads the programs when the first port wants them.
+func (d *Plane) load() (err error) {
+	if d.kernel != nil {
+		return nil
+	}
+	pins := loader.PinDir(d.NetNS, "")
 	if err := loader.MountBPFFS(); err != nil {
 		d.Log.Warn("nothing is pinned: a crash takes the program along", "err", err)
-		spec.PinDir = ""
+		pins = ""
 	} else if err := loader.ReclaimPins(); err != nil {
 		d.Log.Warn("pins of interfaces that are gone remain", "err", err)
 	}
-	filter, err := loader.Open(spec)
-	return filter, spec.PinDir, err
+	d.kernel, err = loader.Load(loader.Options{Routers: maxRouters, Version: d.Version, PinDir: pins, Log: d.Log})
+	d.pins = pins
+	return err
+}
+
+// Kernel returns the programs of all ports, nil if none has one.
+func (d *Plane) Kernel() *loader.Collection { return d.kernel }
+
+// Close ends the programs. All ports are closed.
+func (d *Plane) Close() error {
+	if d.kernel == nil {
+		return nil
+	}
+	err := d.kernel.Close()
+	d.kernel = nil
+	return err
 }
 
 // xdpHolder returns the id of the program on an interface's XDP hook.
@@ -130,7 +170,7 @@ func xdpHolder(ifindex int) uint32 {
 func locals(p *plan.Port) []loader.Local {
 	var out []loader.Local
 	for _, l := range p.Locals {
-		out = append(out, loader.Local(l))
+		out = append(out, loader.Local{Prefix: l.Prefix, Reflect: l.Reflect})
 	}
 	return out
 }
@@ -141,14 +181,6 @@ func (p *Port) HasProgram() bool { return p.kernel != nil }
 // Kernel is what the event loop and readers of the program's records use; nil
 // without a program.
 func (p *Port) Kernel() *Kernel { return p.kernel }
-
-// Rings returns what the event loop has to drain.
-func (p *Port) Rings() []engine.Receiver {
-	if p.kernel == nil {
-		return nil
-	}
-	return []engine.Receiver{p.kernel.filter}
-}
 
 // Counters returns those of the packet socket; nil: the program has them.
 func (p *Port) Counters() func() (loader.Counters, error) {
@@ -162,7 +194,7 @@ func (p *Port) Counters() func() (loader.Counters, error) {
 // reaches the program by way of the event loop.
 func (p *Port) Change(to *plan.Port) error {
 	if p.kernel != nil {
-		if err := p.kernel.filter.SetLocals(locals(to)); err != nil {
+		if err := p.kernel.SetLocals(p.Engine.Ifindex, locals(to)); err != nil {
 			return err
 		}
 	}
@@ -173,8 +205,8 @@ func (p *Port) Change(to *plan.Port) error {
 // what it knows of it.
 func (p *Port) SetRouter(id loader.RouterID, at plan.Identity, r *plan.Router) error {
 	k := loader.Router{
-		ID: id, Slot: loader.SlotOf(at.VRID, at.IPv6), Version: r.Config.Version, CheckTTL: true, VLAN: at.VLAN,
-		Dst: r.Group, Broadcast: r.Broadcast,
+		Ifindex: at.Port.Ifindex, VLAN: at.VLAN, VRID: at.VRID, IPv6: at.IPv6,
+		Version: r.Config.Version, CheckTTL: true, Group: r.Group, Broadcast: r.Broadcast, Name: r.Name,
 	}
 	for _, a := range r.Addresses {
 		if a.Ifindex == at.Port.Ifindex {
@@ -188,40 +220,24 @@ func (p *Port) SetRouter(id loader.RouterID, at plan.Identity, r *plan.Router) e
 	}
 	p.routers[id] = k
 	if p.kernel != nil {
-		p.kernel.learn(id, k.Slot)
-		return p.kernel.filter.SetRouter(k)
+		return p.kernel.SetRouter(id, k)
 	}
-	p.tellSocket()
+	p.capture.SetRouter(id, k)
 	return nil
 }
 
 // RemoveRouter undoes SetRouter; the virtual router is INIT.
 func (p *Port) RemoveRouter(id loader.RouterID) {
-	k, ok := p.routers[id]
-	if !ok {
+	if _, ok := p.routers[id]; !ok {
 		return
 	}
 	delete(p.routers, id)
-	if p.kernel != nil {
-		p.kernel.filter.RemoveRouter(k.Slot)
+	if p.kernel == nil {
+		p.capture.RemoveRouter(id)
 		return
 	}
-	p.tellSocket()
-}
-
-func (p *Port) tellSocket() {
-	var all []loader.Router
-	for _, k := range p.routers {
-		all = append(all, k)
-	}
-	p.capture.SetRouters(all)
-}
-
-// LiftFences forgets other masters, once the addresses that a predecessor left
-// are gone.
-func (p *Port) LiftFences() {
-	if p.kernel != nil {
-		p.kernel.filter.LiftFences()
+	if err := p.kernel.RemoveRouter(id); err != nil {
+		p.log.Warn("the BPF maps keep a virtual router", "iface", p.Engine.Name, "err", err)
 	}
 }
 
@@ -232,7 +248,7 @@ func (p *Port) Close() error {
 		errs = append(errs, p.sender.Close())
 	}
 	if p.kernel != nil {
-		errs = append(errs, p.kernel.filter.Close())
+		errs = append(errs, p.kernel.SetLocals(p.Engine.Ifindex, nil), p.kernel.Detach(p.Engine.Ifindex))
 	}
 	if p.capture != nil {
 		errs = append(errs, p.capture.Close())
@@ -248,58 +264,15 @@ type socket struct{ *transport.Capture }
 
 func (s *socket) SetMAC(_ int, mac [6]byte) { s.Capture.SetMAC(mac[:]) }
 
-// Kernel is the program of one interface, which numbers virtual routers by
-// VRID: what the event loop and the readers of its records use.
+// Kernel is what the kernel recorded, as the readers of one port's records see
+// it.
 type Kernel struct {
-	filter *loader.Filter
-	slots  atomic.Pointer[[]loader.Slot] // by RouterID
+	*loader.Collection
+	ifindex int
 }
 
-func newKernel(f *loader.Filter) *Kernel {
-	k := &Kernel{filter: f}
-	k.slots.Store(&[]loader.Slot{})
-	return k
-}
-
-// learn notes the slot of a router before anybody asks for it.
-func (k *Kernel) learn(id loader.RouterID, slot loader.Slot) {
-	was := *k.slots.Load()
-	slots := make([]loader.Slot, max(len(was), int(id)+1))
-	copy(slots, was)
-	slots[id] = slot
-	k.slots.Store(&slots)
-}
-
-func (k *Kernel) slot(id loader.RouterID) loader.Slot {
-	slots := *k.slots.Load()
-	if int(id) >= len(slots) {
-		return 0 // no virtual router has VRID 0
-	}
-	return slots[id]
-}
-
-func (k *Kernel) Install(id loader.RouterID, e *loader.Event) bool {
-	return k.filter.Install(k.slot(id), e)
-}
-func (k *Kernel) Clear(id loader.RouterID)             { k.filter.Clear(k.slot(id)) }
-func (k *Kernel) LastArrival(id loader.RouterID) int64 { return k.filter.LastArrival(k.slot(id)) }
-func (k *Kernel) SetRole(id loader.RouterID, r loader.Role) {
-	k.filter.SetRole(k.slot(id), r)
-}
-func (k *Kernel) Renew(until int64)         { k.filter.Renew(until) }
-func (k *Kernel) SetMAC(_ int, mac [6]byte) { k.filter.SetMAC(mac[:]) }
-func (k *Kernel) CloseSession(local uint32) { k.filter.CloseSession(local) }
-func (k *Kernel) OpenSession(s loader.Session) {
-	k.filter.OpenSession(s.Local, s.Remote, s.Peer, s.Echo)
-}
-func (k *Kernel) Answer(local uint32) loader.Answer { return k.filter.Answer(local) }
-
-func (k *Kernel) Liveness(id loader.RouterID) loader.Liveness { return k.filter.Liveness(k.slot(id)) }
-func (k *Kernel) Fence(id loader.RouterID, now int64) loader.Fence {
-	return k.filter.Fence(k.slot(id), now)
-}
-func (k *Kernel) Lease() loader.Lease                   { return k.filter.Lease() }
-func (k *Kernel) Counters(int) (loader.Counters, error) { return k.filter.Counters() }
+// Lease returns the state of the lease, with the masters of the port.
+func (k *Kernel) Lease() loader.Lease { return k.PortLease(k.ifindex) }
 
 // Idle is a port of an interface that is missing. Its routers are in FAULT and
 // send nothing.

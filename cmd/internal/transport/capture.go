@@ -20,12 +20,12 @@ import (
 
 // Capture receives adverts through a packet socket: the data plane of a host
 // where no BPF program can be used. It hands out the same events as
-// loader.Filter, with the kernel's receive time, but every advert is one.
+// loader.Collection, with the kernel's receive time, but every advert is one.
 type Capture struct {
 	ifindex  int
 	fd       int
 	mac      [6]byte
-	routers  atomic.Pointer[map[loader.Slot]loader.Router]
+	routers  atomic.Pointer[captureTable]
 	frame    packet.Frame
 	event    loader.Event
 	buf      []byte
@@ -33,32 +33,62 @@ type Capture struct {
 	counters [loader.ReasonMax]atomic.Uint64
 }
 
+// captureKey is the identity of a virtual router on the interface.
+type captureKey struct {
+	vlan uint16
+	vrid uint8
+	ipv6 bool
+}
+
+type captureRouter struct {
+	id     loader.RouterID
+	expect packet.Expect // all but the MAC
+}
+
+// captureTable is never changed: another one takes its place.
+type captureTable map[captureKey]captureRouter
+
 // NewCapture opens the packet socket of an interface, whose hardware address
 // mac is.
-func NewCapture(ifname string, ifindex int, mac net.HardwareAddr, routers []loader.Router) (*Capture, error) {
+func NewCapture(ifname string, ifindex int, mac net.HardwareAddr) (*Capture, error) {
 	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
 		return nil, fmt.Errorf("open packet socket on %s: %w", ifname, err)
 	}
-	c := &Capture{
-		ifindex: ifindex, fd: fd, buf: make([]byte, 2048), oob: make([]byte, 256),
-	}
+	c := &Capture{ifindex: ifindex, fd: fd, buf: make([]byte, 2048), oob: make([]byte, 256)}
+	c.routers.Store(&captureTable{})
 	c.SetMAC(mac)
-	c.SetRouters(routers)
 	if err := c.configure(); err != nil {
 		return nil, errors.Join(fmt.Errorf("set up packet socket on %s: %w", ifname, err), unix.Close(fd))
 	}
 	return c, nil
 }
 
-// SetRouters replaces the virtual routers whose adverts are wanted. It may be
-// called from any thread.
-func (c *Capture) SetRouters(routers []loader.Router) {
-	bySlot := map[loader.Slot]loader.Router{}
-	for _, r := range routers {
-		bySlot[r.Slot] = r
+// SetRouter makes adverts of a virtual router events with this id, or changes
+// what is required of them. SetRouter and RemoveRouter may be called while
+// another thread drains, by one thread at a time.
+func (c *Capture) SetRouter(id loader.RouterID, r loader.Router) {
+	c.change(id, func(table captureTable) {
+		table[captureKey{r.VLAN, r.VRID, r.IPv6}] = captureRouter{id, packet.Expect{
+			Version: r.Version, CheckTTL: r.CheckTTL, MaxLen: loader.PayloadMax,
+			Dst: r.Group, Broadcast: r.Broadcast,
+		}}
+	})
+}
+
+// RemoveRouter forgets a virtual router.
+func (c *Capture) RemoveRouter(id loader.RouterID) { c.change(id, func(captureTable) {}) }
+
+// change stores a table without the former entry of an id.
+func (c *Capture) change(id loader.RouterID, add func(captureTable)) {
+	table := captureTable{}
+	for key, r := range *c.routers.Load() {
+		if r.id != id {
+			table[key] = r
+		}
 	}
-	c.routers.Store(&bySlot)
+	add(table)
+	c.routers.Store(&table)
 }
 
 func (c *Capture) configure() error {
@@ -127,21 +157,20 @@ func (c *Capture) Drain(fn func(*loader.Event)) (n int) {
 			break
 		}
 		late = rxNs > began
-		reason := c.classify(c.buf[:size], vlan)
+		id, reason := c.classify(c.buf[:size], vlan)
 		c.counters[reason].Add(1)
 		if reason >= loader.ReasonBadSource || reason == loader.ReasonTruncated && len(c.frame.Payload) >= 2 {
-			c.deliver(rxNs, reason, fn)
+			c.deliver(rxNs, id, reason, fn)
 			n++
 		}
 	}
 	return n
 }
 
-func (c *Capture) deliver(rxNs int64, reason loader.Reason, fn func(*loader.Event)) {
+func (c *Capture) deliver(rxNs int64, id loader.RouterID, reason loader.Reason, fn func(*loader.Event)) {
 	c.event = loader.Event{
-		Router: c.event.Router,
-		RxNs:   rxNs, Ifindex: c.ifindex, VLAN: c.frame.VLAN, Src: c.frame.Src, Dst: c.frame.Dst,
-		TTL: c.frame.TTL, MAC: c.frame.MAC, Reason: reason, PayloadLen: c.frame.PayloadLen, Payload: c.frame.Payload,
+		RxNs: rxNs, Router: id, Ifindex: c.ifindex, Src: c.frame.Src, Dst: c.frame.Dst,
+		MAC: c.frame.MAC, Reason: reason, Payload: c.frame.Payload,
 	}
 	fn(&c.event)
 }
@@ -186,46 +215,43 @@ func (c *Capture) receive() (size int, rxNs int64, vlan uint16, ok bool) {
 }
 
 // classify gives a frame the reason that the program in bpf/ gives it, as long
-// as there is no template and no budget is used up.
-func (c *Capture) classify(b []byte, vlan uint16) loader.Reason {
+// as there is no template and no budget is used up, and the router that it
+// concerns.
+func (c *Capture) classify(b []byte, vlan uint16) (loader.RouterID, loader.Reason) {
 	f := &c.frame
 	if err := packet.ParseFrame(b, vlan, f); err != nil {
-		return reasonOf(err)
+		return 0, reasonOf(err)
 	}
 	vrid, err := f.VRID()
 	if err != nil {
-		return loader.ReasonTruncated
+		return 0, loader.ReasonTruncated
 	}
-	r, ok := (*c.routers.Load())[loader.SlotOf(vrid, f.Src.Is6())]
-	c.event.Router = r.ID
+	r, ok := (*c.routers.Load())[captureKey{f.VLAN[0], vrid, f.Src.Is6()}]
 	switch {
+	case f.VLAN[1] != 0 || !ok && f.VLAN[0] != 0:
+		return 0, loader.ReasonOtherVLAN
 	case !ok:
-		return loader.ReasonUnknownVRID
-	case f.VLAN != [2]uint16{r.VLAN, 0}:
-		return loader.ReasonOtherVLAN
+		return 0, loader.ReasonUnknownVRID
 	}
-	err = f.Check(&packet.Expect{
-		Version: r.Version, CheckTTL: r.CheckTTL, MaxLen: loader.PayloadMax,
-		MAC: c.mac, Dst: r.Dst, Broadcast: r.Broadcast,
-	})
-	if err != nil {
-		return reasonOf(err)
+	r.expect.MAC = c.mac
+	if err := f.Check(&r.expect); err != nil {
+		return r.id, reasonOf(err)
 	}
-	return loader.ReasonEvent
+	return r.id, loader.ReasonEvent
 }
 
 // Install does nothing: without a program there is no template, and every
 // advert is an event.
-func (c *Capture) Install(loader.Slot, *loader.Event) bool { return false }
+func (c *Capture) Install(loader.RouterID, *loader.Event) bool { return false }
 
 // Clear does nothing; see Install.
-func (c *Capture) Clear(loader.Slot) {}
+func (c *Capture) Clear(loader.RouterID) {}
 
 // LastArrival returns 0: events carry every arrival.
-func (c *Capture) LastArrival(loader.Slot) int64 { return 0 }
+func (c *Capture) LastArrival(loader.RouterID) int64 { return 0 }
 
 // Liveness is empty; see LastArrival.
-func (c *Capture) Liveness(loader.Slot) loader.Liveness { return loader.Liveness{} }
+func (c *Capture) Liveness(loader.RouterID) loader.Liveness { return loader.Liveness{} }
 
 // Counters returns, by reason, the frames that the socket received.
 func (c *Capture) Counters() (loader.Counters, error) {

@@ -18,11 +18,13 @@ var portMAC = [6]byte{2, 0, 0, 0, 0, 0x10}
 // The packet socket gives a frame the reason that the program in bpf/ gives it;
 // loader/ has the same rows for that program, and fuzzes both parsers.
 func TestClassify(t *testing.T) {
-	slot := loader.SlotOf(packettest.VRID, false)
+	const id = 5
 	c := &Capture{mac: portMAC}
-	c.SetRouters([]loader.Router{{
-		Slot: slot, Version: 3, CheckTTL: true, Dst: packettest.Group, Broadcast: netip.MustParseAddr("192.168.1.255"),
-	}})
+	c.routers.Store(&captureTable{})
+	c.SetRouter(id, loader.Router{
+		VRID: packettest.VRID, Version: 3, CheckTTL: true, Group: packettest.Group,
+		Broadcast: netip.MustParseAddr("192.168.1.255"),
+	})
 	dstMAC := func(mac [6]byte) func([]byte, int, int) []byte {
 		return func(b []byte, _, _ int) []byte { copy(b, mac[:]); return b }
 	}
@@ -67,9 +69,40 @@ func TestClassify(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s := packettest.Valid(3)
 			tc.change(&s)
-			assert.Equal(t, tc.want, c.classify(s.Build(), tc.stripped), "%v", tc.want)
+			router, reason := c.classify(s.Build(), tc.stripped)
+			assert.Equal(t, tc.want, reason, "%v", tc.want)
+			if reason == loader.ReasonEvent {
+				assert.Equal(t, loader.RouterID(id), router)
+			}
 		})
 	}
+}
+
+// The same VRID on two VLANs and in two families is four routers.
+func TestCaptureTellsRoutersApart(t *testing.T) {
+	c := &Capture{}
+	c.routers.Store(&captureTable{})
+	for id, r := range []loader.Router{{}, {VLAN: 7}, {VLAN: 8}, {IPv6: true}} {
+		r.VRID, r.Version, r.Group = packettest.VRID, 3, packettest.Group
+		c.SetRouter(loader.RouterID(id), r)
+	}
+	of := func(stripped uint16) (loader.RouterID, loader.Reason) {
+		return c.classify(packettest.Valid(3).Build(), stripped)
+	}
+	for id, vlan := range []uint16{0, 7, 8} {
+		got, reason := of(vlan)
+		assert.Equal(t, loader.RouterID(id), got)
+		assert.Equal(t, loader.ReasonEvent, reason)
+	}
+	c.RemoveRouter(1)
+	_, reason := of(7)
+	assert.Equal(t, loader.ReasonOtherVLAN, reason)
+	c.SetRouter(2, loader.Router{VRID: packettest.VRID, Version: 3, VLAN: 9, Group: packettest.Group})
+	_, reason = of(8)
+	assert.Equal(t, loader.ReasonOtherVLAN, reason, "the former identity of an id goes")
+	got, reason := of(0)
+	assert.Equal(t, loader.RouterID(0), got)
+	assert.Equal(t, loader.ReasonEvent, reason)
 }
 
 func TestReasonsAndRejectsAreTheSameWords(t *testing.T) {

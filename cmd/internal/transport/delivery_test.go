@@ -4,8 +4,6 @@ package transport
 
 import (
 	"errors"
-	"log/slog"
-	"net"
 	"net/netip"
 	"os"
 	"runtime"
@@ -117,13 +115,13 @@ func TestDeliveryIsThatOfARawSocket(t *testing.T) {
 	wire := packetSocket(t, near.Attrs().Index)
 	raw := rawSocket(t, far)
 	mac := far.Attrs().HardwareAddr
-	routers := []loader.Router{{
-		Slot: loader.SlotOf(packettest.VRID, false), Version: 3, CheckTTL: true,
-		Dst: packettest.Group, Broadcast: netip.MustParseAddr(broadcast),
-	}}
+	router := loader.Router{
+		VRID: packettest.VRID, Version: 3, CheckTTL: true,
+		Group: packettest.Group, Broadcast: netip.MustParseAddr(broadcast),
+	}
 
 	for _, mode := range []loader.Mode{loader.ModeNative, loader.ModeGeneric, loader.ModeTCX, ModeSocket} {
-		r, err := open(far, mode, routers)
+		r, err := open(far, mode, router)
 		if mode == loader.ModeTCX && errors.Is(err, loader.ErrUnsupported) && os.Getenv("CI") != "true" {
 			t.Log("this kernel has no tcx")
 			continue
@@ -194,16 +192,39 @@ func rawSocket(t *testing.T, l netlink.Link) int {
 	return fd
 }
 
-func open(l netlink.Link, mode loader.Mode, routers []loader.Router) (receiver, error) {
+func open(l netlink.Link, mode loader.Mode, router loader.Router) (receiver, error) {
 	a := l.Attrs()
 	if mode == ModeSocket {
-		return NewCapture(a.Name, a.Index, a.HardwareAddr, routers)
+		c, err := NewCapture(a.Name, a.Index, a.HardwareAddr)
+		if err == nil {
+			c.SetRouter(0, router)
+		}
+		return c, err
 	}
-	return loader.Open(loader.Options{
-		Ifindex: a.Index, Ifname: a.Name, Modes: []loader.Mode{mode}, Routers: routers,
-		MAC: net.HardwareAddr(a.HardwareAddr), Log: slog.New(slog.DiscardHandler),
+	c, err := loader.Load(loader.Options{Routers: 1})
+	if err != nil {
+		return nil, err
+	}
+	router.Ifindex = a.Index
+	if err := c.SetRouter(0, router); err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
+	_, err = c.Attach(loader.Port{
+		Ifindex: a.Index, Ifname: a.Name, Modes: []loader.Mode{mode}, MAC: [6]byte(a.HardwareAddr),
 	})
+	if err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
+	return program{c, a.Index}, nil
 }
+
+// program is a BPF program on one interface.
+type program struct {
+	*loader.Collection
+	ifindex int
+}
+
+func (p program) Counters() (loader.Counters, error) { return p.Collection.Counters(p.ifindex) }
 
 // received reports whether the socket got the advert with this priority before
 // the one with 255.

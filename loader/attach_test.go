@@ -1,0 +1,392 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package loader
+
+import (
+	"bytes"
+	"log/slog"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/link"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/xvrrp/xvrrp/control/packet/packettest"
+)
+
+// pinDir is a folder for pins of one test.
+func pinDir(t *testing.T) string {
+	t.Helper()
+	requireRoot(t)
+	require.NoError(t, MountBPFFS())
+	root := filepath.Join(BPFFS, "xvrrp-test-"+strconv.Itoa(os.Getpid()))
+	t.Cleanup(func() { assert.NoError(t, os.RemoveAll(root)) })
+	return filepath.Join(root, strings.NewReplacer("/", "-", ".", "-").Replace(t.Name()))
+}
+
+// namespace puts the test into a network namespace of its own, with interfaces
+// of these names, and returns their indexes.
+func namespace(t *testing.T, names ...string) []int {
+	t.Helper()
+	requireRoot(t)
+	// The thread ends with the test, and its namespace with the thread.
+	runtime.LockOSThread()
+	require.NoError(t, unix.Unshare(unix.CLONE_NEWNET))
+	var out []int
+	for _, name := range names {
+		require.NoError(t, netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: name}, PeerName: name + "-peer"}))
+		l, err := netlink.LinkByName(name)
+		require.NoError(t, err)
+		out = append(out, l.Attrs().Index)
+	}
+	return out
+}
+
+func loadPinned(t *testing.T, dir string) *Collection {
+	t.Helper()
+	c, err := Load(Options{Routers: 16, PinDir: dir})
+	require.NoError(t, err)
+	return c
+}
+
+func attachLo(t *testing.T, c *Collection, modes ...Mode) {
+	t.Helper()
+	mode, err := c.Attach(Port{Ifindex: loopback, Ifname: "lo", Modes: modes})
+	require.NoError(t, err)
+	assert.Equal(t, modes[len(modes)-1], mode)
+}
+
+func TestAttachInEveryMode(t *testing.T) {
+	for _, mode := range []Mode{ModeGeneric, ModeTCX} { // lo has no native XDP
+		t.Run(string(mode), func(t *testing.T) {
+			dir := pinDir(t)
+			if mode == ModeTCX {
+				requireTCX(t)
+			}
+			c := loadPinned(t, dir)
+			attachLo(t, c, mode)
+			pinned := filepath.Join(dir, linkPin(mode, loopback))
+			before := linkID(t, pinned)
+			// A crash: the process lets go without Close. The pin keeps it.
+			require.NoError(t, c.release())
+
+			again := loadPinned(t, dir)
+			attachLo(t, again, mode)
+			router := ours
+			router.Ifindex, router.Name = loopback, "VI_1"
+			require.NoError(t, again.SetRouter(3, router))
+			assert.Equal(t, before, linkID(t, pinned), "the link is taken over")
+			attached, err := again.Attached(loopback)
+			require.NoError(t, err)
+			assert.True(t, attached)
+			if _, err := exec.LookPath("bpftool"); err == nil || os.Getenv("CI") == "true" {
+				dump := func(name string) string {
+					out, err := exec.Command("bpftool", "map", "dump", "pinned", filepath.Join(dir, name)).CombinedOutput()
+					require.NoError(t, err, string(out))
+					return string(out)
+				}
+				counters := dump("counters")
+				for _, name := range reasonNames {
+					assert.Contains(t, counters, `"`+name+`"`)
+				}
+				assert.Contains(t, dump("ports"), `"name": "lo"`)
+				assert.Contains(t, dump("routers"), `"name": "VI_1"`)
+			}
+			var m rxXvrrpMeta
+			require.True(t, readPin(pins{dir}, "meta", &m))
+			assert.Equal(t, uint32(2), m.Generation)
+			require.NoError(t, again.Close())
+			assert.NoDirExists(t, dir)
+		})
+	}
+}
+
+func linkID(t *testing.T, path string) link.ID {
+	t.Helper()
+	l, err := link.LoadPinnedLink(path, nil)
+	require.NoError(t, err)
+	defer l.Close()
+	info, err := l.Info()
+	require.NoError(t, err)
+	return info.ID
+}
+
+// Most network agents' programs end the chain with TC_ACT_OK. Ours comes before
+// them, whoever was there first, and also after a crash.
+func TestTCXComesFirst(t *testing.T) {
+	dir := pinDir(t)
+	requireTCX(t)
+	agent := func(hook ebpf.AttachType) {
+		prog, err := ebpf.NewProgram(&ebpf.ProgramSpec{
+			Name: "agent", Type: ebpf.SchedCLS, License: "MIT",
+			Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 0 /* TC_ACT_OK */), asm.Return()},
+		})
+		require.NoError(t, err)
+		t.Cleanup(func() { _ = prog.Close() })
+		l, err := link.AttachTCX(link.TCXOptions{Interface: loopback, Program: prog, Attach: hook, Anchor: link.Head()})
+		require.NoError(t, err)
+		t.Cleanup(func() { _ = l.Close() })
+	}
+	hooks := []ebpf.AttachType{ebpf.AttachTCXIngress, ebpf.AttachTCXEgress}
+	for range 2 { // the second time a link is there to be adopted, but not first
+		for _, hook := range hooks {
+			agent(hook)
+		}
+		c := loadPinned(t, dir)
+		attachLo(t, c, ModeTCX)
+		assert.True(t, first(c.ports[loopback].link, loopback, hooks[0]))
+		assert.True(t, first(c.ports[loopback].egress, loopback, hooks[1]))
+		require.NoError(t, c.release())
+	}
+	c := loadPinned(t, dir)
+	attachLo(t, c, ModeTCX)
+	// One comes before us while we run: that is noticed and put right.
+	for _, hook := range hooks {
+		agent(hook)
+		attached, err := c.Attached(loopback)
+		require.NoError(t, err)
+		assert.False(t, attached, hook)
+		attachLo(t, c, ModeTCX)
+		attached, err = c.Attached(loopback)
+		require.NoError(t, err)
+		assert.True(t, attached)
+	}
+	for _, hook := range hooks {
+		chain, err := link.QueryPrograms(link.QueryOptions{Target: loopback, Attach: hook})
+		require.NoError(t, err)
+		assert.Len(t, chain.Programs, 4, "three agents and one of ours")
+	}
+	require.NoError(t, c.Close())
+}
+
+func TestBusyHookIsExplained(t *testing.T) {
+	requireRoot(t)
+	holder, err := Load(Options{Routers: 2})
+	require.NoError(t, err)
+	defer holder.Close()
+	attachLo(t, holder, ModeGeneric)
+	info, err := holder.xdp.Info()
+	require.NoError(t, err)
+	id, _ := info.ID()
+	port := Port{Ifindex: loopback, Ifname: "lo", Modes: []Mode{ModeGeneric}, Holder: func(int) uint32 { return uint32(id) }}
+	var said bytes.Buffer
+	c, err := Load(Options{Routers: 2, Log: slog.New(slog.NewTextHandler(&said, nil))})
+	require.NoError(t, err)
+	defer c.Close()
+	_, err = c.Attach(port)
+	require.ErrorIs(t, err, ErrBusy)
+	assert.ErrorContains(t, err, "XDP is held by program xvrrp_xdp (id "+strconv.Itoa(int(id))+") on lo")
+	assert.Empty(t, c.ports, "nothing is left of it")
+	requireTCX(t)
+	port.Modes = []Mode{ModeGeneric, ModeTCX}
+	mode, err := c.Attach(port)
+	require.NoError(t, err)
+	assert.Equal(t, ModeTCX, mode)
+	assert.Contains(t, said.String(), "XDP is held by program xvrrp_xdp")
+	assert.Contains(t, said.String(), "; using tcx")
+}
+
+// An interface that was renamed between a crash and the restart.
+func TestRenamedInterfaceKeepsItsLink(t *testing.T) {
+	dir := pinDir(t)
+	ports := namespace(t, "before")
+	c := loadPinned(t, dir)
+	_, err := c.Attach(Port{Ifindex: ports[0], Ifname: "before", Modes: []Mode{ModeGeneric}})
+	require.NoError(t, err)
+	pinned := filepath.Join(dir, linkPin(ModeGeneric, ports[0]))
+	id := linkID(t, pinned)
+	require.NoError(t, c.release())
+	l, err := netlink.LinkByName("before")
+	require.NoError(t, err)
+	require.NoError(t, netlink.LinkSetName(l, "after"))
+
+	again := loadPinned(t, dir)
+	_, err = again.Attach(Port{Ifindex: ports[0], Ifname: "after", Modes: []Mode{ModeGeneric}})
+	require.NoError(t, err)
+	assert.Equal(t, id, linkID(t, pinned))
+	require.NoError(t, again.Close())
+	assert.NoDirExists(t, dir)
+}
+
+// What is forced off an interface is noticed, and attached again.
+func TestForcedDetachmentIsNoticed(t *testing.T) {
+	ports := namespace(t, "port")
+	for _, mode := range []Mode{ModeGeneric, ModeTCX} {
+		if mode == ModeTCX {
+			requireTCX(t)
+		}
+		c, err := Load(Options{Routers: 2})
+		require.NoError(t, err)
+		want := Port{Ifindex: ports[0], Ifname: "port", Modes: []Mode{mode}}
+		attached, err := c.Attached(ports[0])
+		require.NoError(t, err)
+		assert.False(t, attached, "not attached yet")
+		_, err = c.Attach(want)
+		require.NoError(t, err)
+		require.NoError(t, c.ports[ports[0]].link.(link.Link).Detach())
+		attached, err = c.Attached(ports[0])
+		require.NoError(t, err)
+		assert.False(t, attached, mode)
+		_, err = c.Attach(want)
+		require.NoError(t, err)
+		attached, err = c.Attached(ports[0])
+		require.NoError(t, err)
+		assert.True(t, attached, mode)
+		require.NoError(t, c.Close())
+	}
+}
+
+// An interface that has gone takes its links along.
+func TestInterfaceGoes(t *testing.T) {
+	dir := pinDir(t)
+	ports := namespace(t, "goes", "stays")
+	c := loadPinned(t, dir)
+	for _, ifindex := range ports {
+		_, err := c.Attach(Port{Ifindex: ifindex, Ifname: "port", Modes: []Mode{ModeGeneric}})
+		require.NoError(t, err)
+	}
+	l, err := netlink.LinkByIndex(ports[0])
+	require.NoError(t, err)
+	require.NoError(t, netlink.LinkDel(l))
+	attached, err := c.Attached(ports[0])
+	require.NoError(t, err)
+	assert.False(t, attached)
+	require.NoError(t, c.Detach(ports[0]))
+	require.NoError(t, c.Detach(ports[0]), "it is not there any more")
+	left, err := filepath.Glob(dir + "/*-" + strconv.Itoa(ports[0]))
+	require.NoError(t, err)
+	assert.Empty(t, left)
+	attached, err = c.Attached(ports[1])
+	require.NoError(t, err)
+	assert.True(t, attached)
+	require.NoError(t, c.Close())
+	assert.NoDirExists(t, dir)
+}
+
+// Pins of a daemon that has ended, whose interfaces are gone, are removed; those
+// of one that lives, or whose interfaces are there, are not.
+func TestPinsAreReclaimed(t *testing.T) {
+	root := pinDir(t)
+	ports := namespace(t, "port")
+	lives, dead, served := filepath.Join(root, "lives"), filepath.Join(root, "dead"), filepath.Join(root, "served")
+	var collections []*Collection
+	for _, dir := range []string{lives, dead, served} {
+		c := loadPinned(t, dir)
+		port := Port{Ifindex: loopback, Ifname: "lo", Modes: []Mode{ModeTCX}}
+		if dir != served {
+			port.Ifindex = ports[0]
+		}
+		requireTCX(t)
+		_, err := c.Attach(port)
+		require.NoError(t, err)
+		c.Renew(monotonic() + 1e12)
+		collections = append(collections, c)
+	}
+	l, err := netlink.LinkByIndex(ports[0])
+	require.NoError(t, err)
+	require.NoError(t, netlink.LinkDel(l))
+	for _, c := range collections[1:] {
+		c.Renew(1)
+		require.NoError(t, c.release())
+	}
+	require.NoError(t, reclaim(root))
+	assert.DirExists(t, lives)
+	assert.NoDirExists(t, dead)
+	assert.DirExists(t, served)
+	require.NoError(t, collections[0].Close())
+	require.NoError(t, reclaim(filepath.Join(root, "nothing")))
+}
+
+// The fence of a dead daemon stays closed until its successor lifts it, and goes
+// to the router with the same identity, whatever its id is.
+func TestFenceOutlivesTheDaemon(t *testing.T) {
+	dir := pinDir(t)
+	namespace(t)
+	lo, err := netlink.LinkByName("lo")
+	require.NoError(t, err)
+	require.NoError(t, netlink.LinkSetUp(lo))
+	other := fencedRouter()
+	other.VRID++
+	other.Addrs = nil
+	dead := loadPinned(t, dir)
+	router := fencedRouter()
+	router.Ifindex, other.Ifindex = loopback, loopback
+	require.NoError(t, dead.SetRouter(3, router))
+	require.NoError(t, dead.SetRouter(4, other))
+	attachLo(t, dead, ModeGeneric)
+	dead.SetRole(3, RoleMaster)
+	f := &rig{Collection: dead, mode: ModeNative, prog: dead.xdp, ifindex: loopback}
+	for range fenceAdverts {
+		verdict(t, f, packettest.Valid(3).Build())
+	}
+	require.True(t, dead.Fence(3, monotonic()).Active)
+	require.NoError(t, dead.release())
+
+	again := loadPinned(t, dir)
+	defer again.Close()
+	require.NoError(t, again.SetRouter(0, other))
+	require.NoError(t, again.SetRouter(1, router))
+	assert.False(t, again.Fence(0, monotonic()).Active)
+	fence := again.Fence(1, monotonic())
+	assert.True(t, fence.Active)
+	assert.Equal(t, packettest.Src, fence.Source)
+	f = &rig{Collection: again, mode: ModeNative, prog: again.xdp, ifindex: loopback}
+	_, reason, _ := f.run(t, arp(1, initiatorMAC, packettest.Src, packettest.VIP))
+	assert.Equal(t, "fenced_arp drop", reason)
+	again.LiftFences()
+	assert.False(t, again.Fence(1, monotonic()).Active)
+	_, reason, _ = f.run(t, arp(1, initiatorMAC, packettest.Src, packettest.VIP))
+	assert.Equal(t, "not_vrrp pass", reason)
+}
+
+func TestPinDir(t *testing.T) {
+	assert.Equal(t, "/sys/fs/bpf/xvrrp/7", PinDir(7, ""))
+	assert.Equal(t, "/sys/fs/bpf/xvrrp/7-a@b", PinDir(7, "a.b"))
+	assert.Equal(t, "/sys/fs/bpf/xvrrp/7-@@", PinDir(7, ".."))
+}
+
+// With one collection for all, the number of programs does not depend on the
+// number of interfaces, and memory is that of what is configured.
+func TestManyPorts(t *testing.T) {
+	const n = 200
+	requireRoot(t)
+	c, err := Load(Options{Routers: 2 * n, Ports: 2 * n})
+	require.NoError(t, err)
+	defer c.Close()
+	for i := range n {
+		r := ours
+		r.Ifindex = 1000 + i
+		r.Addrs = []netip.Addr{packettest.VIP}
+		require.NoError(t, c.SetRouter(RouterID(i), r))
+	}
+	assert.LessOrEqual(t, len(c.coll.Programs), 8)
+	cpus, err := ebpf.PossibleCPU()
+	require.NoError(t, err)
+	fixed, perCPU := uint64(0), uint64(0)
+	for name, m := range c.maps {
+		info, err := m.Info()
+		require.NoError(t, err)
+		size, ok := info.Memlock()
+		require.True(t, ok)
+		if m.Type() == ebpf.PerCPUArray {
+			perCPU += size
+			continue
+		}
+		t.Log(name, size)
+		fixed += size
+	}
+	t.Logf("%d bytes, and %d for each of %d CPUs", fixed, perCPU/uint64(cpus), cpus)
+	assert.Less(t, fixed, uint64(6<<20))
+	assert.Less(t, perCPU/uint64(cpus), uint64(512<<10))
+}
