@@ -284,6 +284,7 @@ func (c *computer) port(key PortKey, r *draft, source netip.Addr) {
 		p.Groups = append(slices.Clone(p.Groups), r.Group)
 	}
 	p.Probes = p.Probes || r.FastDetect.Enabled
+	p.Reflects = p.Reflects || r.cfg.Reflect // also before there is an address to probe
 	if source.IsValid() {
 		local := Local{Prefix: netip.PrefixFrom(source, source.BitLen()), Reflect: r.cfg.Reflect}
 		if a := r.link.Addr(source); a != nil {
@@ -312,8 +313,7 @@ func modes(dataplane string, l *Link, p *Port) (order []Mode, why string) {
 	if dataplane != "auto" {
 		return []Mode{Mode(dataplane)}, ""
 	}
-	reflects := p.Probes || slices.ContainsFunc(p.Locals, func(l Local) bool { return l.Reflect })
-	if l != nil && l.Kind == "veth" && reflects {
+	if l != nil && l.Kind == "veth" && (p.Probes || p.Reflects) {
 		// What native XDP sends back is lost unless the other end of the pair
 		// polls, which it does while it has an XDP program. That end may be in
 		// another namespace and cannot be asked.

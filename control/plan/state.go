@@ -75,6 +75,7 @@ type Port struct {
 	// ModesWhy is why the first mode is not the fastest one; empty if it is.
 	ModesWhy string
 	Probes   bool // a router on it wants fast detection
+	Reflects bool // a router on it wants probes to be answered
 }
 
 // Local is an address that adverts are sent from. Peers probe it.

@@ -192,7 +192,7 @@ func (r *reception) observe(f *snapshot.Interface, now int64) {
 	if f.FramesErr != nil {
 		return
 	}
-	frames := uint64(0)
+	frames := f.Other
 	for _, c := range f.Frames {
 		frames += c.Pass + c.Drop
 	}

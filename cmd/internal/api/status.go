@@ -35,6 +35,7 @@ func (s *Server) statusNow() ctlapi.Status {
 	}
 	for i := range now.Interfaces {
 		out.Interfaces = append(out.Interfaces, s.port(&now, &now.Interfaces[i]))
+		out.FramesNotVRRP = max(out.FramesNotVRRP, now.Interfaces[i].Other)
 	}
 	return out
 }

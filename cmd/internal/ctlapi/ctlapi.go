@@ -20,7 +20,10 @@ type Status struct {
 	StartedAt  time.Time         `json:"started_at"`
 	Instances  []InstanceStatus  `json:"instances"`
 	Interfaces []InterfaceStatus `json:"interfaces"`
-	Loop       LoopStatus        `json:"loop"`
+	// FramesNotVRRP are the frames that are not VRRP, of all interfaces with a
+	// program together.
+	FramesNotVRRP uint64     `json:"frames_not_vrrp"`
+	Loop          LoopStatus `json:"loop"`
 }
 
 // InstanceStatus is one virtual router.

@@ -35,6 +35,9 @@ const (
 	// A stop ends after leaveTime, whatever has not left by then: a master
 	// serves for two seconds at most until its successor is there.
 	leaveTime = 5 * time.Second
+	// pathCheck is how often the programs are looked at: a router whose program
+	// was taken off hears nobody.
+	pathCheck = 500 * time.Millisecond
 )
 
 // running is a virtual router that runs.
@@ -76,7 +79,7 @@ type reconciler struct {
 
 func newReconciler(d *Daemon) *reconciler {
 	r := &reconciler{
-		Daemon: d, plane: &dataplane.Plane{NetNS: d.netns, Version: build.Version(), Log: d.log}, cfg: d.opts.Config, have: plan.NewState(),
+		Daemon: d, plane: &dataplane.Plane{NetNS: d.netns, Instance: d.opts.Config.Instance, Version: build.Version(), Log: d.log}, cfg: d.opts.Config, have: plan.NewState(),
 		broken: map[plan.PortKey]string{}, ports: map[plan.PortKey]*dataplane.Port{},
 		routers: map[plan.Identity]*running{}, leaving: map[*engine.Router]*running{},
 		locks: map[string]*rundir.Lock{}, failed: map[string]bool{},
@@ -125,8 +128,13 @@ func (r *reconciler) run(ctx context.Context, ready func()) error {
 	ready()
 	retry := time.NewTimer(r.retryIn())
 	defer retry.Stop()
+	path := time.NewTicker(pathCheck)
+	defer path.Stop()
 	for {
 		select {
+		case <-path.C:
+			r.checkPath()
+			continue
 		case <-r.watcher.Changed():
 		case <-retry.C:
 		case <-r.inbox.signal:
@@ -142,6 +150,26 @@ func (r *reconciler) run(ctx context.Context, ready func()) error {
 		r.told = r.told.tell(diags, r.log)
 		_ = r.reconcile(want) // what failed was logged, and is tried again
 		retry.Reset(r.retryIn())
+	}
+}
+
+// checkPath puts programs back that something took off, or that another
+// program stands before. Where that fails, the interface is opened again, in
+// the next mode that works.
+func (r *reconciler) checkPath() {
+	for key, p := range r.ports {
+		if p.InPath() {
+			continue
+		}
+		why := "something took the BPF program off the interface, or put another before it"
+		r.journal.Append(journal.Entry{Time: time.Now(), Kind: journal.Displaced, Interface: key.Name, Why: why})
+		if err := r.plane.Attach(p); err != nil {
+			r.log.Error(why+"; the interface is opened again", "iface", key.Name, "err", err)
+			r.inbox.interfaceGone(key.Ifindex)
+			continue
+		}
+		r.log.Error(why+"; it is back", "iface", key.Name, "mode", p.Mode)
+		r.publish()
 	}
 }
 
@@ -277,7 +305,7 @@ func (r *reconciler) do(s plan.Step, w *work) error {
 	case plan.OpenPort:
 		return r.openPort(s, w)
 	case plan.ChangePort:
-		return r.ports[s.Key].Change(&s.Port)
+		return r.plane.Change(r.ports[s.Key], &s.Port)
 	case plan.ClosePort:
 		w.closing = append(w.closing, r.ports[s.Key])
 		delete(r.ports, s.Key)

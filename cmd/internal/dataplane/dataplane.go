@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 
@@ -27,6 +28,8 @@ type Plane struct {
 	NetNS   uint64 // inode of the network namespace
 	Version string // of the daemon, for whoever reads the maps
 	Log     *slog.Logger
+
+	Instance string // of the daemon: several in one namespace have pins apart
 
 	kernel *loader.Collection // nil until the first port wants a program
 	pins   string
@@ -48,6 +51,8 @@ type Port struct {
 	capture *socket
 	sender  *transport.Sender
 	routers map[loader.RouterID]loader.Router
+	modes   []loader.Mode // that are tried
+	mac     [6]byte       // when it was opened
 	log     *slog.Logger
 }
 
@@ -75,22 +80,12 @@ func (d *Plane) Open(key plan.PortKey, p *plan.Port) (_ *Port, err error) {
 
 // receive opens the way in which adverts arrive.
 func (d *Plane) receive(out *Port, key plan.PortKey, p *plan.Port) error {
-	var modes []loader.Mode
-	fallback := false
-	for _, m := range p.Modes {
-		if m == plan.ModeSocket {
-			fallback = true
-			continue
-		}
-		modes = append(modes, loader.Mode(m))
-	}
+	modes, fallback := programs(p.Modes)
+	out.modes, out.mac = modes, p.MAC
 	var why error
 	if len(modes) > 0 {
-		mode, err := d.attach(key, p, modes)
+		err := d.open(out, p)
 		if err == nil {
-			out.Mode, out.Pins = mode, d.pins
-			out.kernel = &Kernel{d.kernel, key.Ifindex}
-			out.Engine.Kernel = d.kernel
 			return nil
 		}
 		if !fallback {
@@ -111,21 +106,33 @@ func (d *Plane) receive(out *Port, key plan.PortKey, p *plan.Port) error {
 	return nil
 }
 
-// attach puts the program on an interface.
-func (d *Plane) attach(key plan.PortKey, p *plan.Port, modes []loader.Mode) (loader.Mode, error) {
+// programs returns the modes that need a program, and whether the packet socket
+// may take their place.
+func programs(modes []plan.Mode) (out []loader.Mode, fallback bool) {
+	for _, m := range modes {
+		if m == plan.ModeSocket {
+			fallback = true
+			continue
+		}
+		out = append(out, loader.Mode(m))
+	}
+	return out, fallback
+}
+
+// open puts the program on an interface.
+func (d *Plane) open(out *Port, p *plan.Port) error {
 	if err := d.load(); err != nil {
-		return "", err
+		return err
 	}
-	if err := d.kernel.SetLocals(key.Ifindex, locals(p)); err != nil {
-		return "", err
+	ifindex := out.Engine.Ifindex
+	if err := d.kernel.SetLocals(ifindex, locals(p)); err != nil {
+		return err
 	}
-	mode, err := d.kernel.Attach(loader.Port{
-		Ifindex: key.Ifindex, Ifname: key.Name, MAC: p.MAC, Modes: modes, Holder: xdpHolder, Egress: attachClsact,
-	})
-	if err != nil {
-		return "", errors.Join(err, d.kernel.SetLocals(key.Ifindex, nil))
+	if err := d.Attach(out); err != nil {
+		return errors.Join(err, d.kernel.SetLocals(ifindex, nil))
 	}
-	return mode, nil
+	out.Pins, out.kernel, out.Engine.Kernel = d.pins, &Kernel{d.kernel, ifindex}, d.kernel
+	return nil
 }
 
 // load loads the programs when the first port wants them.
@@ -133,7 +140,7 @@ func (d *Plane) load() (err error) {
 	if d.kernel != nil {
 		return nil
 	}
-	pins := loader.PinDir(d.NetNS, "")
+	pins := loader.PinDir(d.NetNS, d.Instance)
 	if err := loader.MountBPFFS(); err != nil {
 		d.Log.Warn("nothing is pinned: a crash takes the program along", "err", err)
 		pins = ""
@@ -192,13 +199,40 @@ func (p *Port) Counters() func() (loader.Counters, error) {
 
 // Change makes an open interface provide something else. Its hardware address
 // reaches the program by way of the event loop.
-func (p *Port) Change(to *plan.Port) error {
+func (d *Plane) Change(p *Port, to *plan.Port) error {
 	if p.kernel != nil {
+		modes, _ := programs(to.Modes)
 		if err := p.kernel.SetLocals(p.Engine.Ifindex, locals(to)); err != nil {
 			return err
 		}
+		if !slices.Equal(modes, p.modes) && len(modes) > 0 && modes[0] != p.Mode {
+			p.modes, p.Reason = modes, to.ModesWhy
+			if err := d.Attach(p); err != nil {
+				return err
+			}
+		}
 	}
 	return p.sender.Join(to.Groups)
+}
+
+// Attach attaches the program of an open interface again: something took it
+// off, put another before it, or another mode is wanted. There is a moment
+// without it.
+func (d *Plane) Attach(p *Port) (err error) {
+	p.Mode, err = d.kernel.Attach(loader.Port{
+		Ifindex: p.Engine.Ifindex, Ifname: p.Engine.Name, MAC: p.mac, Modes: p.modes, Holder: xdpHolder, Egress: attachClsact,
+	})
+	return err
+}
+
+// InPath reports whether frames meet the program of an interface: it is
+// attached, and before every other tcx program.
+func (p *Port) InPath() bool {
+	if p.kernel == nil {
+		return true
+	}
+	in, err := p.kernel.Attached(p.Engine.Ifindex)
+	return in || err != nil // what cannot be asked is not known to be gone
 }
 
 // SetRouter makes the port receive the adverts of a virtual router, or changes

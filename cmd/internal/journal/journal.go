@@ -27,6 +27,7 @@ const (
 	AddressRestored Kind = "address_restored"
 	Reloaded        Kind = "reloaded"
 	ReloadRefused   Kind = "reload_refused"
+	Displaced       Kind = "program_displaced" // by another program, or taken off by force
 	Missed          Kind = "missed"
 )
 

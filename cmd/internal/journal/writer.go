@@ -44,6 +44,10 @@ type Writer struct {
 	mu      sync.Mutex
 	seq     uint64 // of the last record
 	waiting map[*engine.Router][]engine.Record
+	// early are reports that overtook the record of their transition: the
+	// address worker does not wait for the reader of records.
+	early map[*engine.Router]Report
+	done  map[*engine.Router]uint64 // epoch of the last report that was logged
 
 	rejects    int // lines about refused adverts since quiet
 	quiet      time.Time
@@ -73,6 +77,10 @@ func (w *Writer) Record(r *engine.Record) {
 		w.session(r)
 	case engine.RecordSendFailed, engine.RecordSendRecovered:
 		w.send(r)
+	case engine.RecordRetired:
+		if len(w.waiting[r.Router]) == 0 {
+			w.forget(r.Router)
+		}
 	}
 }
 
@@ -89,6 +97,10 @@ func (w *Writer) transition(r *engine.Record) {
 		w.waiting = map[*engine.Router][]engine.Record{}
 	}
 	w.waiting[r.Router] = append(w.waiting[r.Router], *r)
+	if rep, ok := w.early[r.Router]; ok && rep.Epoch >= r.Epoch {
+		delete(w.early, r.Router)
+		w.complete(r.Router, rep)
+	}
 }
 
 // Report completes the transition of a router. Only the newest order is carried
@@ -96,22 +108,37 @@ func (w *Writer) transition(r *engine.Record) {
 func (w *Writer) Report(router *engine.Router, rep Report) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	records := w.waiting[router]
-	covered := 0
-	for covered < len(records) && records[covered].Epoch <= rep.Epoch {
-		covered++
-	}
 	if rep.Err != nil {
 		w.Journal.Append(Entry{
 			Time: time.Now(), Kind: AddressFailed, Instance: router.Name(), Interface: router.Port.Name, Why: rep.Err.Error(),
 		})
 	}
+	w.complete(router, rep)
+}
+
+// complete logs the transitions that a report covers.
+func (w *Writer) complete(router *engine.Router, rep Report) {
+	records := w.waiting[router]
+	covered := 0
+	for covered < len(records) && records[covered].Epoch <= rep.Epoch {
+		covered++
+	}
 	if covered == 0 {
-		if rep.Err != nil {
-			w.Log.Error("the kernel refused addresses; they are tried again", "instance", router.Name(), "err", rep.Err)
+		switch {
+		case w.done[router] >= rep.Epoch && rep.Err != nil: // a later attempt
+			w.Log.Error("the kernel refuses addresses; they are tried again", "instance", router.Name(), "err", rep.Err)
+		case w.done[router] < rep.Epoch:
+			if w.early == nil {
+				w.early = map[*engine.Router]Report{}
+			}
+			w.early[router] = rep
 		}
 		return
 	}
+	if w.done == nil {
+		w.done = map[*engine.Router]uint64{}
+	}
+	w.done[router] = rep.Epoch
 	for i := range records[:covered-1] {
 		w.log(&records[i], nil)
 	}
@@ -119,6 +146,12 @@ func (w *Writer) Report(router *engine.Router, rep Report) {
 	if w.waiting[router] = append(records[:0], records[covered:]...); len(w.waiting[router]) == 0 {
 		delete(w.waiting, router)
 	}
+}
+
+// forget drops what is known of a router that is gone.
+func (w *Writer) forget(router *engine.Router) {
+	delete(w.early, router)
+	delete(w.done, router)
 }
 
 // Close logs the transitions whose report never came.

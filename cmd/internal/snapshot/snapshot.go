@@ -110,6 +110,9 @@ type Interface struct {
 	Lease     loader.Lease // zero without a program
 	LeaseHeld bool
 	Frames    loader.Counters
+	// Other counts the frames that are not VRRP, of all interfaces with a
+	// program together.
+	Other     uint64
 	FramesErr error
 	Sessions  []Session
 	HasKernel bool
@@ -166,6 +169,9 @@ func (src *Sources) port(p *Port, now int64) Interface {
 		f.Frames, f.FramesErr = p.Counters()
 	case f.HasKernel:
 		f.Frames, f.FramesErr = p.Records.Counters(p.Ifindex)
+		if all, err := p.Records.Counters(0); err == nil {
+			f.Other = all[loader.ReasonNotVRRP].Pass
+		}
 	}
 	if !f.HasKernel {
 		return f
