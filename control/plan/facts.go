@@ -113,3 +113,10 @@ func (l *Link) primary(virtual map[netip.Addr]bool) (addr netip.Addr, ok bool) {
 	}
 	return netip.Addr{}, false
 }
+
+// OtherSource reports whether the interface has an address to send adverts from
+// beside this one.
+func (l *Link) OtherSource(than netip.Addr) bool {
+	_, ok := l.primary(map[netip.Addr]bool{than: true})
+	return ok
+}
