@@ -261,7 +261,7 @@ func errorOf(body []byte) error {
 // Found is an address that this host has, as the kernel lists it.
 type Found struct {
 	Address
-	// Ours says that this daemon or an earlier one added it; the kernel can
+	// Ours is true if this daemon or an earlier one added it; the kernel can
 	// tell since Linux 5.18.
 	Ours bool
 }
