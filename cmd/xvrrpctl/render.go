@@ -28,7 +28,7 @@ func render(w io.Writer, s ctlapi.Status) error {
 			master = fmt.Sprintf("%s (%d)", i.Master, i.MasterPriority)
 		}
 		fmt.Fprintf(t, "%s\t%s\t%d\t%s\t%s\t%s\t%d\t%s\t%s\n", i.Name, i.Interface, i.VRID, i.State,
-			round(i.SinceSeconds), i.Why, i.Priority, master, strings.Join(i.Addresses, ","))
+			round(i.SinceSeconds), why(i), i.Priority, master, strings.Join(i.Addresses, ","))
 	}
 	fmt.Fprintln(t)
 	fmt.Fprintln(t, "INSTANCE\tSENT\tRECEIVED\tGAP\tJITTER\tLARGEST GAP\tREFUSED\tPEERS")
@@ -54,6 +54,14 @@ func render(w io.Writer, s ctlapi.Status) error {
 	fmt.Fprintf(t, "LOOP\t%d wake-ups, deadlines judged late by at most %.3f ms, events handled within %.3f ms\n",
 		s.Loop.Wakeups, s.Loop.JudgedLateMaxMs, s.Loop.HandledMaxMs)
 	return t.Flush()
+}
+
+// why is the reason of the last transition and, in FAULT, what the host lacks.
+func why(i ctlapi.InstanceStatus) string {
+	if i.State == "FAULT" && i.Fault != "" {
+		return i.Why + " (" + i.Fault + ")"
+	}
+	return i.Why
 }
 
 // renderGuard shows what is more than plain VRRP: fast detection, the lease,

@@ -35,6 +35,14 @@ func TestRender(t *testing.T) {
 	assert.Equal(t, "eth0 native bad_ttl 1/1, event 1/0, steady 6/0", words(7))
 }
 
+// In FAULT the text shows what the host lacks.
+func TestRenderFault(t *testing.T) {
+	i := ctlapi.InstanceStatus{State: "FAULT", Why: "link_down", Fault: "there is no interface eth0"}
+	assert.Equal(t, "link_down (there is no interface eth0)", why(i))
+	i.State = "INIT"
+	assert.Equal(t, "link_down", why(i))
+}
+
 func TestRenderEvent(t *testing.T) {
 	at := time.Date(2026, 1, 2, 3, 4, 5, 6000, time.UTC)
 	for want, e := range map[string]ctlapi.Event{

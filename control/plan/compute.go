@@ -101,6 +101,7 @@ func (c *computer) instance(i *config.Instance) {
 	}
 	c.config(r, source)
 	why, broken := c.opts.Broken[key]
+	r.Idle = r.link == nil || broken
 	if broken {
 		r.track(Watched{}, control.Track{Down: true})
 		r.fault = append(r.fault, why)
@@ -117,7 +118,7 @@ func (c *computer) instance(i *config.Instance) {
 			c.state.Firewall[key.Name] = append(c.state.Firewall[key.Name], a.Prefix.Addr())
 		}
 	}
-	if r.link != nil && !broken {
+	if r.link != nil {
 		c.port(key, r, source)
 	}
 }

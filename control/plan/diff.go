@@ -103,7 +103,7 @@ func Diff(have, want *State) []Step {
 	add := func(s Step) { steps = append(steps, s) }
 	for _, id := range sorted(have.Routers, Identity.compare) {
 		w, ok := want.Routers[id]
-		if !ok || !have.Routers[id].Config.SameIdentity(w.Config) {
+		if h := have.Routers[id]; !ok || !h.becomes(&w) {
 			add(StopRouter{id})
 		}
 	}
@@ -132,7 +132,7 @@ func Diff(have, want *State) []Step {
 		case have.Leaving[id]:
 		case !ok:
 			add(StartRouter{id, w})
-		case h.Config.SameIdentity(w.Config) && !reflect.DeepEqual(h, w):
+		case h.becomes(&w) && !reflect.DeepEqual(h, w):
 			add(ChangeRouter{id, h, w})
 		}
 	}
@@ -142,6 +142,11 @@ func Diff(have, want *State) []Step {
 		}
 	}
 	return steps
+}
+
+// becomes reports whether a router can be changed into another in place.
+func (r *Router) becomes(w *Router) bool {
+	return r.Config.SameIdentity(w.Config) && r.Idle == w.Idle
 }
 
 // uses reports whether a router is on the port.
@@ -228,6 +233,8 @@ func Describe(have, want *State) []Change {
 
 func identityChange(h, w *Router) string {
 	switch {
+	case h.Idle != w.Idle:
+		return "its interface can be used"
 	case h.Config.Version != w.Config.Version:
 		return "version"
 	case h.Config.AuthType != w.Config.AuthType || h.Config.Auth != w.Config.Auth:

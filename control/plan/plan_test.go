@@ -202,6 +202,29 @@ func TestCompute(t *testing.T) {
 	}
 }
 
+// An interface that could not be opened is tried again; its router waits and
+// starts anew once it is open.
+func TestBrokenPort(t *testing.T) {
+	conf := parse(t, instance("A", "eth0", 51, 100, []string{"10.0.0.100/24"}))
+	facts := plan.NewFacts([]plan.Link{link(2, "eth0", "10.0.0.1/24")})
+	key := plan.PortKey{Name: "eth0", Ifindex: 2}
+	opts := auto
+	opts.Broken = map[plan.PortKey]string{key: "the hook is busy"}
+	broken, _ := plan.Compute(conf, facts, opts)
+	id, r := only(t, broken)
+	assert.Equal(t, "the hook is busy", r.Fault)
+	assert.True(t, r.Config.Tracks[0].Down)
+
+	have := plan.Apply(plan.NewState(), plan.StartRouter{ID: id, Router: r})
+	steps := plan.Diff(have, broken)
+	require.Len(t, steps, 1)
+	assert.Equal(t, key, steps[0].(plan.OpenPort).Key, "it is tried again")
+
+	have = plan.Apply(have, steps[0])
+	open, _ := plan.Compute(conf, facts, auto)
+	assert.Equal(t, []plan.Step{plan.StopRouter{ID: id}}, plan.Diff(have, open), "it has no port to change on")
+}
+
 func TestComputeRefuses(t *testing.T) {
 	lo := plan.Link{Index: 1, Name: "lo", Loopback: true, Up: true}
 	_, diags := plan.Compute(parse(t, instance("A", "lo", 51, 100, []string{"10.0.0.1"})), plan.NewFacts([]plan.Link{lo}), auto)

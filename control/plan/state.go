@@ -108,7 +108,10 @@ func (id Identity) compare(o Identity) int {
 type Router struct {
 	Name string
 	// Fault is what the host lacks; empty if it has what the router needs.
-	Fault     string
+	Fault string
+	// Idle is a router whose interface is missing or could not be opened: it
+	// has nothing to send and receive on.
+	Idle      bool
 	Config    control.Config
 	Advert    packet.Advert // without a priority
 	Group     netip.Addr    // where adverts go
@@ -156,7 +159,7 @@ type Options struct {
 	Dataplane string
 	// Hold is how long a master that answers probes may hold a takeover back.
 	Hold time.Duration
-	// Broken are ports that could not be opened, with the reason. Their routers
-	// wait in FAULT.
+	// Broken are ports that could not be opened, with the reason. They are still
+	// wanted; their routers wait in FAULT.
 	Broken map[PortKey]string
 }

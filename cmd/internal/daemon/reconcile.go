@@ -6,7 +6,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
@@ -117,12 +119,13 @@ func (r *reconciler) unlock() error {
 }
 
 // run reconciles until ctx ends, and then until nothing is left. It fails if
-// the start does.
+// this process lacks a right that it needs.
 func (r *reconciler) run(ctx context.Context, ready func()) error {
 	want, diags := r.want()
 	r.told = r.told.tell(diags, r.log)
 	r.have = plan.Observed(r.watcher.Facts(), want)
-	if err := r.reconcile(want); err != nil {
+	// What fails is tried again, but a right that is missing does not come.
+	if err := r.reconcile(want); errors.Is(err, fs.ErrPermission) {
 		return errors.Join(err, r.leave())
 	}
 	ready()
@@ -185,7 +188,9 @@ func (r *reconciler) planOptions() plan.Options {
 }
 
 func (r *reconciler) want() (*plan.State, config.Diagnostics) {
-	return plan.Compute(r.cfg, r.watcher.Facts(), r.planOptions())
+	facts := r.watcher.Facts()
+	maps.DeleteFunc(r.broken, func(k plan.PortKey, _ string) bool { return facts.ByIndex(k.Ifindex) == nil })
+	return plan.Compute(r.cfg, facts, r.planOptions())
 }
 
 // leave stops everything, within leaveTime.
@@ -355,17 +360,25 @@ func (r *reconciler) removable(ifname string) bool {
 	return l.Release() == nil
 }
 
-func (r *reconciler) openPort(s plan.OpenPort, w *work) error {
+func (r *reconciler) open(s plan.OpenPort) (*dataplane.Port, error) {
 	if err := r.lock(s.Key.Name); err != nil {
-		r.broken[s.Key] = err.Error()
-		return err
+		return nil, err
 	}
-	p, err := r.plane.Open(s.Key, &s.Port)
+	return r.plane.Open(s.Key, &s.Port)
+}
+
+func (r *reconciler) openPort(s plan.OpenPort, w *work) error {
+	p, err := r.open(s)
+	if was := r.broken[s.Key]; err != nil && was != err.Error() {
+		r.broken[s.Key] = err.Error()
+		r.inbox.wake() // its routers wait in FAULT
+	} else if err == nil && was != "" {
+		delete(r.broken, s.Key)
+		r.inbox.wake()
+	}
 	if err != nil {
-		r.broken[s.Key] = err.Error()
 		return err
 	}
-	delete(r.broken, s.Key)
 	if s.Port.Probes && r.prober == nil && p.HasProgram() {
 		if r.prober, err = transport.NewProber(); err != nil {
 			return errors.Join(err, p.Close())
@@ -373,6 +386,10 @@ func (r *reconciler) openPort(s plan.OpenPort, w *work) error {
 	}
 	if s.Port.Probes && (!p.HasProgram() || !s.Port.Ethernet) {
 		r.log.Warn("fast_detect needs a BPF program and Ethernet; the RFC's timer decides", "iface", s.Key.Name)
+	}
+	if !p.HasProgram() {
+		r.log.Warn("without a BPF program this host cannot be fenced: should xvrrpd hang while MASTER, "+
+			"its addresses answer beside the new master's", "iface", s.Key.Name)
 	}
 	attrs := []any{"iface", s.Key.Name, "mode", p.Mode}
 	if p.Reason != "" {
@@ -442,10 +459,6 @@ func (r *reconciler) start(s plan.StartRouter, w *work) error {
 
 func (r *reconciler) change(s plan.ChangeRouter, w *work) error {
 	x := r.routers[s.ID]
-	if x.port == nil && r.ports[s.ID.Port] != nil {
-		// It waited on nothing. Stopped, it is back with the next round.
-		return r.do(plan.StopRouter{ID: s.ID}, w)
-	}
 	if x.port != nil {
 		if err := x.port.SetRouter(x.ID, s.ID, &s.Router); err != nil {
 			return err
