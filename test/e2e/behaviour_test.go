@@ -586,10 +586,15 @@ func TestAnnouncements(t *testing.T) {
 func TestSourceAddressGone(t *testing.T) {
 	s := newSite(t)
 	s.backup.XVRRPD(s.File("b.conf", v3(90, "")))
-	s.master.XVRRPD(s.File("m.conf", v3(200, "")))
+	master := s.master.XVRRPD(s.File("m.conf", v3(200, "")))
 	s.becomes(t, s.master, 0, "MASTER")
 	s.master.Run("ip", "address", "add", "192.168.1.50/24", "dev", "ens33")
 	s.master.Run("ip", "address", "del", ka1+"/24", "dev", "ens33")
+	s.Eventually("adverts come from the address that is left", 5*time.Second, func() bool {
+		return ask(t, s.backup).Instances[0].Master == "192.168.1.50"
+	})
+	assert.NotContains(t, master.Output(), "from=MASTER")
+	s.master.Run("ip", "address", "del", "192.168.1.50/24", "dev", "ens33")
 	s.becomes(t, s.master, 0, "FAULT")
 	s.becomes(t, s.backup, 0, "MASTER")
 	s.Eventually("the address is released", 5*time.Second, func() bool { return !s.master.Has(vip) })
