@@ -245,7 +245,7 @@ func TestLeftoversWithoutInstance(t *testing.T) {
 	p.Signal(unix.SIGTERM)
 	require.NoError(t, p.Wait(10*time.Second))
 	assert.False(t, n.Has("192.168.1.101"))
-	assert.Equal(t, before, outside(t, n))
+	assert.Subset(t, before, outside(t, n), "nothing more is left")
 }
 
 // outside returns what daemons of a node's namespace have outside of it. An
@@ -296,7 +296,33 @@ func TestTwoDaemonsOnTwoInterfaces(t *testing.T) {
 	assert.True(t, n.Has(vip) && n.Has("10.8.0.100"))
 	first.Signal(unix.SIGTERM)
 	require.NoError(t, first.Wait(10*time.Second))
-	assert.Equal(t, before, outside(t, n))
+	assert.Subset(t, before, outside(t, n), "nothing more is left")
 	_, err := os.Stat(filepath.Join(s.Dir, "one.pid"))
 	assert.ErrorIs(t, err, os.ErrNotExist)
+}
+
+// An interface that cannot be opened, here because another daemon serves it,
+// is tried again until it can.
+func TestInterfaceOfAnotherDaemon(t *testing.T) {
+	s := newSite(t)
+	n := s.master
+	n.Detached("lan0")
+	n.Run("ip", "address", "add", "10.1.0.9/24", "dev", "lan0")
+	a := group{name: "A", vrid: 51, priority: 150, addresses: []string{vip + "/24"}}
+	b := group{name: "B", dev: "lan0", vrid: 51, priority: 150, addresses: []string{"10.1.0.100/24"}}
+	other := n.Start(filepath.Join(s.Bin, "xvrrpd"), "-n", "-l", "-D", "-f", s.File("b.conf", conf(a)),
+		"--control-socket", filepath.Join(s.Dir, "other.sock"), "-p", filepath.Join(s.Dir, "other.pid"))
+	s.Eventually("the other serves", 10*time.Second, s.owner(n))
+	n.XVRRPD(s.File("a.conf", conf(b)))
+	s.is(t, n, "B", "MASTER")
+	s.File("a.conf", conf(a, b))
+	n.Ctl("reload")
+	s.faulty(t, n, "another xvrrpd uses it")
+	s.is(t, n, "B", "MASTER")
+	other.Signal(unix.SIGTERM)
+	require.NoError(t, other.Wait(10*time.Second))
+	s.serves(t, n, ka1)
+	s.File("a.conf", conf(b))
+	n.Ctl("reload")
+	s.Eventually("it goes in order", 5*time.Second, func() bool { return !n.Has(vip) && len(instances(t, n)) == 1 })
 }
