@@ -88,7 +88,7 @@ func (s addrSet) compare(list []byte, addrLen int) Lists {
 
 // Difference names what distinguishes the address list of an advert from the
 // configured one: the addresses that it lacks, and those that it has in
-// addition. It allocates, and is meant for whoever reports ListsOverlap or
+// addition. It allocates, and is meant for reports of ListsOverlap or
 // packet.RejectCollision, not for the event loop.
 func (c *Config) Difference(list []byte) (missing, extra []netip.Addr) {
 	ours, theirs := c.addresses(c.Addrs), c.addresses(list)

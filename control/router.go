@@ -279,12 +279,12 @@ func (r *Router) peerDown(now Instant, ev Event, why Reason, out []Action) []Act
 	return r.becomeMaster(now, why, out)
 }
 
-// peerUp holds the Master_Down_Timer back: whoever answers is not dead, only
-// late. An answer counts for an interval less than an advert would. So a master
-// that advertised regularly until it died is replaced as soon as without; and
-// one that answers and does not advertise, after HoldLimit. Once an advert came
-// that is not accepted, there is nobody to wait for: the master has lowered its
-// priority, or a lower router serves already.
+// peerUp holds the Master_Down_Timer back: a master that answers is late, not
+// dead. An answer buys one Advertisement_Interval less than an advert would, so
+// a master that advertised on time until it died is replaced no later than
+// without fast detection. A master that answers but never advertises is
+// replaced after HoldLimit. An advert that is not accepted ends the hold: the
+// master has lowered its priority, or a lower router serves already.
 func (r *Router) peerUp(ev Event) {
 	if r.state != Backup || !r.master.IsValid() || r.master != ev.Source ||
 		!r.accepts(r.masterPriority) || r.contested > r.heard {

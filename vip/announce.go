@@ -83,7 +83,7 @@ func (h *Host) again(s *Set, objects []*object, epoch uint64, n int) {
 	}
 }
 
-// startRefresh begins the periodic announcements of an epoch anew.
+// startRefresh begins the periodic announcements of an epoch again.
 func (h *Host) startRefresh(s *Set, epoch uint64, first int64) {
 	s.refresh++
 	if s.how.Refresh <= 0 {

@@ -41,8 +41,8 @@ func FirewallTable(ifname string) string {
 	return b.String()
 }
 
-// interfaceOf returns the interface that a table belongs to, and whether it is
-// one of ours.
+// interfaceOf returns the interface that a table belongs to; ours reports whether
+// this project made it.
 func interfaceOf(table string) (ifname string, ours bool) {
 	rest, ours := strings.CutPrefix(table, tablePrefix)
 	var b []byte

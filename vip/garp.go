@@ -35,7 +35,7 @@ func appendGARP(b []byte, mac net.HardwareAddr, addr netip.Addr) []byte {
 }
 
 // appendProbe appends an ARP probe, RFC 5227 section 1.1: it asks who has the
-// address without claiming it, so that nobody learns anything from it.
+// address without claiming it, so that no host learns anything from it.
 func appendProbe(b []byte, mac net.HardwareAddr, addr netip.Addr) []byte {
 	const sender, target = 28, 32
 	at := len(b)

@@ -167,7 +167,7 @@ func (h *Host) SetMAC(ifindex int, mac net.HardwareAddr) {
 }
 
 // Lost tells that an address vanished from this host. If it is owned, the
-// worker looks whether it is missing indeed and puts it back: at once for the
+// worker checks that it is missing and puts it back: at once for the
 // first times, then later and later while something keeps removing it.
 func (h *Host) Lost(k Key) {
 	h.call(func() {

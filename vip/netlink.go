@@ -9,7 +9,6 @@ import (
 	"net/netip"
 	"time"
 
-	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
@@ -262,33 +261,9 @@ func errorOf(body []byte) error {
 // Found is an address that this host has, as the kernel lists it.
 type Found struct {
 	Address
-	// Ours says that this daemon or an earlier one added it; the kernel can
+	// Ours is true if this daemon or an earlier one added it; the kernel can
 	// tell since Linux 5.18.
 	Ours bool
-}
-
-// Present returns what this host has of the given addresses, whatever their
-// prefix and label: a crash and an edited file may have left them.
-func Present(addresses []Address) ([]Found, error) {
-	req := nl.NewNetlinkRequest(unix.RTM_GETADDR, unix.NLM_F_DUMP)
-	req.AddData(nl.NewIfInfomsg(unix.AF_INET))
-	list, err := req.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWADDR)
-	if err != nil {
-		return nil, fmt.Errorf("list addresses: %w", err)
-	}
-	var out []Found
-	for _, m := range list {
-		f, err := parseAddress(m)
-		if err != nil {
-			return nil, err
-		}
-		for _, a := range addresses {
-			if f.Ifindex == a.Ifindex && f.Prefix.Addr() == a.Prefix.Addr() {
-				out = append(out, f)
-			}
-		}
-	}
-	return out, nil
 }
 
 func parseAddress(m []byte) (f Found, err error) {
@@ -341,39 +316,3 @@ func Remove(found []Found) error {
 	})
 	return errors.Join(err, refused)
 }
-
-// PrimaryIPv4 returns the primary address of an interface, passing over the
-// given ones: a virtual address that a crash left is not an address to send
-// adverts from.
-func PrimaryIPv4(link netlink.Link, not map[netip.Addr]bool) (netip.Addr, error) {
-	list, err := netlink.AddrList(link, netlink.FAMILY_V4)
-	if err != nil {
-		return netip.Addr{}, fmt.Errorf("list addresses of %s: %w", link.Attrs().Name, err)
-	}
-	for _, a := range list {
-		ip, ok := netip.AddrFromSlice(a.IP)
-		if ok && a.Flags&unix.IFA_F_SECONDARY == 0 && !not[ip.Unmap()] {
-			return ip.Unmap(), nil
-		}
-	}
-	return netip.Addr{}, fmt.Errorf("interface %s: %w", link.Attrs().Name, ErrNoAddress)
-}
-
-// PrefixOf returns an address of an interface with the length of its network,
-// or as a network of its own if the interface does not have it.
-func PrefixOf(link netlink.Link, addr netip.Addr) (netip.Prefix, error) {
-	list, err := netlink.AddrList(link, netlink.FAMILY_V4)
-	if err != nil {
-		return netip.Prefix{}, fmt.Errorf("list addresses of %s: %w", link.Attrs().Name, err)
-	}
-	for _, a := range list {
-		if ip, ok := netip.AddrFromSlice(a.IP); ok && ip.Unmap() == addr {
-			bits, _ := a.Mask.Size()
-			return netip.PrefixFrom(addr, bits), nil
-		}
-	}
-	return netip.PrefixFrom(addr, 32), nil
-}
-
-// ErrNoAddress says that an interface has no IPv4 address to send from.
-var ErrNoAddress = errors.New("no IPv4 address to send adverts from")

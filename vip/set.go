@@ -87,7 +87,7 @@ func (s *Set) wake() {
 		s.next = head
 		if s.host.ordered.CompareAndSwap(head, s) {
 			if head == nil {
-				s.host.signal() // whoever found it empty wakes the worker
+				s.host.signal() // the one who found it empty wakes the worker
 			}
 			return
 		}

@@ -42,7 +42,7 @@ type News struct {
 // Watcher follows the interfaces and addresses of a network namespace. It is
 // the only subscriber of the daemon: what it knows is one snapshot, and news
 // are the difference of two. When the kernel could not deliver everything, it
-// lists everything anew, and the difference to what it knew holds what
+// lists everything again, and the difference to what it knew holds what
 // vanished in between, which no list names.
 type Watcher struct {
 	news func(News)
@@ -78,7 +78,7 @@ const (
 
 // NewWatcher subscribes to the network namespace of the calling thread and
 // lists what there is. Run calls news at once for each difference to that, and
-// lost when messages were lost and everything is to be listed anew; neither
+// lost when messages were lost and everything is to be listed again; neither
 // may block.
 func NewWatcher(news func(News), lost func(error)) (*Watcher, error) {
 	return newWatcher(news, lost, receiveBuffer)
@@ -166,7 +166,7 @@ func (w *Watcher) take(next *plan.Facts) {
 	compare(before, next, w.news)
 }
 
-// relist lists everything anew. What happens meanwhile waits in the
+// relist lists everything again. What happens meanwhile waits in the
 // subscription.
 func (w *Watcher) relist(ctx context.Context, cause error) {
 	for cause != nil {
@@ -251,7 +251,7 @@ func openLister() (*lister, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open route netlink socket: %w", err)
 	}
-	// The kernel answers at once. Should it ever not, nobody waits for ever.
+	// The kernel answers at once. Should it ever not, the wait has a limit.
 	_ = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 5})
 	if err := unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
 		return nil, errors.Join(fmt.Errorf("bind route netlink socket: %w", err), unix.Close(fd))

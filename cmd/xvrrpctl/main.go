@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Command xvrrpctl asks a running xvrrpd what it does and why.
+// Command xvrrpctl shows what a running xvrrpd does and why, and reloads it.
 package main
 
 import (
@@ -35,7 +35,7 @@ func main() {
 func command() *cobra.Command {
 	var c client
 	root := &cobra.Command{
-		Use: "xvrrpctl", Short: "Ask a running xvrrpd what it does and why",
+		Use: "xvrrpctl", Short: "Show what a running xvrrpd does and why, and reload it",
 		Version: build.Version(), SilenceUsage: true, SilenceErrors: true,
 	}
 	root.PersistentFlags().StringVar(&c.socket, "control-socket", rundir.Socket(""),
@@ -53,7 +53,7 @@ func command() *cobra.Command {
 		Use: "events", Short: "Print transitions and refused adverts as they happen", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if !follow {
-				return errors.New("events are not kept: use events --follow")
+				return errors.New("use events --follow: events are printed as they happen")
 			}
 			return c.events(cmd)
 		},

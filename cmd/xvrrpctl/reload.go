@@ -17,7 +17,7 @@ func (c *client) reloadCommand() *cobra.Command {
 	reload := &cobra.Command{
 		Use: "reload", Short: "Make the daemon read its configuration again", Args: cobra.NoArgs,
 		Long: "Make the daemon read its configuration again. A file with an error changes nothing.\n" +
-			"Instances that do not change notice nothing.",
+			"Instances that do not change are not disturbed.",
 		RunE: func(cmd *cobra.Command, _ []string) error { return c.reload(cmd, plan, asJSON) },
 	}
 	reload.Flags().BoolVar(&plan, "plan", false, "print what would change, and what other hosts would notice; change nothing")

@@ -100,7 +100,7 @@ func renderGuard(t io.Writer, s ctlapi.Status) {
 	}
 }
 
-// peers says who was heard, with which priority, and how long ago.
+// peers lists the peers heard, with their priority and how long ago.
 func peers(list []ctlapi.Peer) string {
 	if len(list) == 0 {
 		return "-"

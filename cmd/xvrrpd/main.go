@@ -108,7 +108,7 @@ func serve(opts *options, run daemon.Options) error {
 	runtime.GOMAXPROCS(runtime.NumCPU() + 4)
 	ctx, stop := untilSignal()
 	defer stop()
-	// A log pipe that nobody reads any more must not end the daemon.
+	// A log pipe without a reader must not end the daemon.
 	signal.Ignore(unix.SIGPIPE)
 	pid, err := claimPID(opts, cfg.Instance, log)
 	if err != nil {

@@ -72,7 +72,7 @@ func parseOptions(args []string, stderr io.Writer) (*options, error) {
 	f.StringVarP(&o.configID, "config-id", "i", "", "`ID` of @ID lines (default: the host name up to its first dot)")
 	f.StringVar(&o.dataplane, "dataplane", "auto", "how adverts are received: auto, native, generic, tcx, socket")
 	f.StringVar(&o.controlSocket, "control-socket", "", "`PATH` of the control socket (default below "+rundir.Root+", by namespace and instance)")
-	f.StringVar(&o.metricsListen, "metrics-listen", "", "serve metrics on TCP `ADDRESS` too")
+	f.StringVar(&o.metricsListen, "metrics-listen", "", "also serve metrics on TCP `ADDRESS`")
 	f.StringVar(&o.signum, "signum", "", "print the number of the signal for `FUNCTION` and exit: STOP")
 	f.BoolVarP(&o.version, "version", "v", false, "print the version and exit")
 	for _, i := range ignoredFlags {

@@ -65,7 +65,7 @@ const inNamespace = "XVRRPD_NETNS"
 
 // enterNamespace moves the daemon into the network namespace of -s or of
 // net_namespace. A namespace belongs to a thread, so the thread enters it and
-// executes the program anew; unlike `ip netns exec` this leaves /sys, and the
+// executes the program again; unlike `ip netns exec` this leaves /sys, and the
 // BPF file system in it, alone.
 func enterNamespace(o *options, cfg *config.Config) error {
 	name := o.namespace
@@ -92,12 +92,12 @@ func enterNamespace(o *options, cfg *config.Config) error {
 	return fmt.Errorf("execute %s in network namespace %s: %w", self, name, err)
 }
 
-// readyFD is where the process in the background says that it runs, or why it
-// does not.
+// readyFD is where the process in the background reports that it runs, or why
+// it does not.
 const readyFD = "XVRRPD_READY_FD"
 
 // detach starts the daemon in the background and waits until it runs. Go
-// cannot fork, so the program is executed anew.
+// cannot fork, so the program is executed again.
 func detach(o *options, stderr io.Writer) (code int, done bool) {
 	if o.foreground || os.Getenv(readyFD) != "" {
 		return 0, false
@@ -137,13 +137,14 @@ func detach(o *options, stderr io.Writer) (code int, done bool) {
 	}
 	_ = cmd.Wait()
 	if len(said) == 0 {
-		said = []byte("it ended without a word; see the log")
+		said = []byte("the daemon exited without reporting an error; see the log")
 	}
 	fmt.Fprintf(stderr, "xvrrpd: %s\n", said)
 	return exitRuntime, true
 }
 
-// reportReady tells who waits in the foreground; nil means that it runs.
+// reportReady tells the process that waits in the foreground; nil means that the
+// daemon runs.
 func reportReady(err error) {
 	if os.Getenv(readyFD) == "" {
 		return
@@ -199,7 +200,7 @@ func handleSignals(ctx context.Context, ch <-chan os.Signal, d *daemon.Daemon, l
 	}
 }
 
-// claimPID writes the pid file. One that nobody asked for may be missing, unless
+// claimPID writes the pid file. The default one may be missing, unless
 // another daemon has it.
 func claimPID(opts *options, instance string, log *slog.Logger) (pidFile, error) {
 	if opts.pid != "" {

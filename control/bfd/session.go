@@ -132,7 +132,7 @@ func (s *Session) Open(now control.Instant, cfg Config) {
 	*s = Session{cfg: cfg, state: Down, since: now, next: now}
 }
 
-// Reopen starts it anew for the same peer, and remembers whether it flaps.
+// Reopen starts it again for the same peer, and remembers whether it flaps.
 func (s *Session) Reopen(now control.Instant, cfg Config) {
 	downs, hold := s.downs, s.holdTill
 	s.Open(now, cfg)

@@ -66,9 +66,7 @@ type Instance struct {
 	DownAdverts int
 
 	Source netip.Addr // mcast_src_ip; invalid: the interface's primary address
-	// SourceConfigured tells a configured source from one that was looked up.
-	SourceConfigured bool
-	Group            netip.Addr // where adverts go
+	Group  netip.Addr // where adverts go
 
 	NoPreempt    bool
 	PreemptDelay time.Duration

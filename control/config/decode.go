@@ -113,7 +113,7 @@ func (d *decoder) duplicates() {
 	}
 }
 
-// Readers of arguments. Each reports what is wrong and says whether there is a
+// Readers of arguments. Each adds a diagnostic for what is wrong and reports whether there is a
 // value.
 
 func (d *decoder) arg(n *Node, i int, what string) (Word, bool) {

@@ -11,7 +11,7 @@ import (
 
 // defaults is what global_defs says about instances. An option of an instance
 // that has a global default is an `option`, so that strict mode can tell a
-// value that the user wrote from one that nobody did.
+// value in the file from a default.
 type defaults struct {
 	version     uint8
 	group       netip.Addr
@@ -40,7 +40,7 @@ type extensions struct {
 	fence      bool
 }
 
-// option is a value that remembers whether it was written.
+// option is a value, and whether the file has it.
 type option[T any] struct {
 	value T
 	set   bool
@@ -72,7 +72,7 @@ func builtin() defaults {
 	}
 }
 
-// settle applies vrrp_min_garp, which touches only what nobody wrote.
+// settle applies vrrp_min_garp, which touches only defaults.
 func (g *defaults) settle() {
 	if !g.minGARP {
 		return

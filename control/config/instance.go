@@ -131,7 +131,7 @@ func init() {
 
 func source(d *decoder, n *Node, i *draft) {
 	if a, ok := d.address4(n); ok {
-		i.Source, i.SourceConfigured = a, true
+		i.Source = a
 	}
 }
 

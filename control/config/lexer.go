@@ -206,7 +206,7 @@ func (l *lexer) line(text string, pos Pos, original string, expansions int) {
 	l.split(text, pos, original)
 }
 
-// spend books n lines like text and says whether they may be made. Running out
+// spend books n lines like text and reports whether they may be made. Running out
 // is reported once and ends all expansion.
 func (l *lexer) spend(n int, text string, pos Pos) bool {
 	const perLine = 64 // a line costs something even if it is empty

@@ -8,7 +8,7 @@ package packet
 type Reject uint8
 
 // Reasons to refuse, in the order of the checks. Up to RejectDestination the
-// frame is nobody's or somebody else's; the others are counted for the virtual
+// frame belongs to no virtual router here; the others are counted for the virtual
 // router that the advert names. 0 is no reason.
 const (
 	RejectNotVRRP     Reject = iota + 1 // other traffic

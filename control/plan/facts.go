@@ -101,15 +101,27 @@ func (l *Link) Addr(a netip.Addr) *Addr {
 }
 
 // primary returns the IPv4 address that adverts are sent from: the first one
-// that is neither secondary nor a virtual address. ok reports whether there is
-// any.
+// that is not a virtual address, and that is secondary only if all are, as when
+// the kernel has promoted a virtual address before it. ok reports whether there
+// is any.
 func (l *Link) primary(virtual map[netip.Addr]bool) (addr netip.Addr, ok bool) {
 	for i := range l.Addrs {
 		a := &l.Addrs[i]
 		ip := a.Prefix.Addr()
-		if ip.Is4() && !a.Secondary && !a.Ours && !virtual[ip] {
+		switch {
+		case !ip.Is4() || a.Ours || virtual[ip]:
+		case !a.Secondary:
 			return ip, true
+		case !ok:
+			addr, ok = ip, true
 		}
 	}
-	return netip.Addr{}, false
+	return addr, ok
+}
+
+// OtherSource reports whether the interface has, beside this one, an address
+// that adverts can be sent from.
+func (l *Link) OtherSource(than netip.Addr) bool {
+	_, ok := l.primary(map[netip.Addr]bool{than: true})
+	return ok
 }

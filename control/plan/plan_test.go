@@ -112,6 +112,13 @@ func TestCompute(t *testing.T) {
 			fault: "interface eth1 has no IPv4 address to send adverts from",
 		},
 		{
+			name: "only a secondary address", conf: instance("A", "eth1", 51, 100, vips[:1]),
+			links: []plan.Link{with(link(3, "eth1", "10.0.0.7/24"), func(l *plan.Link) { l.Addrs[0].Secondary = true })},
+			check: func(t *testing.T, _ *plan.State, _ plan.Identity, r plan.Router) {
+				assert.Equal(t, netip.MustParseAddr("10.0.0.7"), r.Config.Source)
+			},
+		},
+		{
 			name: "down", conf: instance("A", "eth0", 51, 100, vips[:1]),
 			links: []plan.Link{with(eth0, func(l *plan.Link) { l.Up = false })}, fault: "interface eth0 is down",
 		},

@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -225,4 +226,32 @@ func each(t *testing.T, room string, fn func(path string, f *ast.File)) {
 		fn(path, f)
 		return nil
 	}))
+}
+
+// Lines of documents have at most 120 characters: diffs stay readable. Code
+// blocks and generated results are as they are.
+func TestDocumentsHaveShortLines(t *testing.T) {
+	documents := 0
+	require.NoError(t, filepath.WalkDir("../..", func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() || filepath.Ext(path) != ".md" {
+			return err
+		}
+		documents++
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		written, _, _ := strings.Cut(string(text), "<!-- results -->")
+		code := false
+		for n, line := range strings.Split(written, "\n") {
+			if strings.HasPrefix(line, "```") {
+				code = !code
+			}
+			if !code {
+				assert.LessOrEqual(t, utf8.RuneCountInString(line), 120, "%s:%d", path, n+1)
+			}
+		}
+		return nil
+	}))
+	assert.Greater(t, documents, 10)
 }

@@ -31,9 +31,9 @@ func v3(priority int, lines string) string {
 
 type status struct {
 	Instances []struct {
-		Name, State, Why, Master string
-		Priority                 int
-		Counters                 struct {
+		Name, State, Why, Fault, Master string
+		Priority                        int
+		Counters                        struct {
 			Rejected        map[string]int
 			Transitions     map[string]int
 			AdvertsReceived int `json:"adverts_received"`
@@ -471,12 +471,11 @@ func TestBadConfig(t *testing.T) {
 	xvrrpd := filepath.Join(s.Bin, "xvrrpd")
 	links := s.backup.Run("ip", "address")
 	for name, tc := range map[string]struct{ conf, want string }{
-		"no such interface": {s.File("1.conf", strings.Replace(v3(1, ""), "ens33", "ens34", 1)), `1.conf:6:11: error: interface "ens34": there is none of this name on this host`},
-		"no VRID":           {s.File("2.conf", strings.Replace(v3(1, ""), "virtual_router_id 51", "", 1)), "2.conf:4:1: error: vrrp_instance VI_1 has no virtual_router_id"},
-		"priority 256":      {s.File("3.conf", v3(256, "")), "3.conf:8:10: error: priority: 256 is not in the range 1 to 255"},
-		"unreadable":        {filepath.Join(s.Dir, "none.conf"), "none.conf: error: read " + s.Dir + "/none.conf: no such file or directory"},
-		"a directory":       {s.Dir, "is a directory"},
-		"no address":        {s.File("4.conf", strings.Replace(v3(1, ""), "ens33", "lo", 1)), "is a loopback"},
+		"no VRID":      {s.File("2.conf", strings.Replace(v3(1, ""), "virtual_router_id 51", "", 1)), "2.conf:4:1: error: vrrp_instance VI_1 has no virtual_router_id"},
+		"priority 256": {s.File("3.conf", v3(256, "")), "3.conf:8:10: error: priority: 256 is not in the range 1 to 255"},
+		"unreadable":   {filepath.Join(s.Dir, "none.conf"), "none.conf: error: read " + s.Dir + "/none.conf: no such file or directory"},
+		"a directory":  {s.Dir, "is a directory"},
+		"no address":   {s.File("4.conf", strings.Replace(v3(1, ""), "ens33", "lo", 1)), "is a loopback"},
 	} {
 		for _, flags := range [][]string{{"-t"}, {"-n", "-l"}, {}} {
 			out, err := s.backup.Try(append([]string{xvrrpd, "-f", tc.conf}, flags...)...)
@@ -587,10 +586,15 @@ func TestAnnouncements(t *testing.T) {
 func TestSourceAddressGone(t *testing.T) {
 	s := newSite(t)
 	s.backup.XVRRPD(s.File("b.conf", v3(90, "")))
-	s.master.XVRRPD(s.File("m.conf", v3(200, "")))
+	master := s.master.XVRRPD(s.File("m.conf", v3(200, "")))
 	s.becomes(t, s.master, 0, "MASTER")
 	s.master.Run("ip", "address", "add", "192.168.1.50/24", "dev", "ens33")
 	s.master.Run("ip", "address", "del", ka1+"/24", "dev", "ens33")
+	s.Eventually("adverts come from the address that is left", 5*time.Second, func() bool {
+		return ask(t, s.backup).Instances[0].Master == "192.168.1.50"
+	})
+	assert.NotContains(t, master.Output(), "from=MASTER")
+	s.master.Run("ip", "address", "del", "192.168.1.50/24", "dev", "ens33")
 	s.becomes(t, s.master, 0, "FAULT")
 	s.becomes(t, s.backup, 0, "MASTER")
 	s.Eventually("the address is released", 5*time.Second, func() bool { return !s.master.Has(vip) })
@@ -642,4 +646,22 @@ func TestStopUnderQuestions(t *testing.T) {
 	p.Signal(unix.SIGTERM)
 	require.NoError(t, p.Wait(15*time.Second), p.Output())
 	assert.NotContains(t, p.Output(), "panic")
+}
+
+// What the host lacks does not refuse a file: it may come.
+func TestMissingInterface(t *testing.T) {
+	s := newSite(t)
+	conf := s.File("b.conf", strings.Replace(v3(90, ""), "ens33", "ens34", 1))
+	out, err := s.backup.Try(filepath.Join(s.Bin, "xvrrpd"), "-t", "-f", conf)
+	assert.ErrorContains(t, err, "exit status 5")
+	assert.Contains(t, out, "b.conf:6:11: warning: vrrp_instance VI_1 waits in FAULT: there is no interface ens34")
+	p := s.backup.XVRRPD(conf)
+	s.becomes(t, s.backup, 0, "FAULT")
+	assert.Equal(t, "there is no interface ens34", ask(t, s.backup).Instances[0].Fault)
+	s.backup.Run("ip", "link", "set", "ens33", "down")
+	s.backup.Run("ip", "link", "set", "ens33", "name", "ens34")
+	s.backup.Run("ip", "link", "set", "ens34", "up")
+	s.Eventually("it owns the address", 10*time.Second, s.owner(s.backup))
+	p.Signal(unix.SIGTERM)
+	require.NoError(t, p.Wait(10*time.Second))
 }

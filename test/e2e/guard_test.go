@@ -395,7 +395,7 @@ func testDeaf(t *testing.T, lines string) {
 	s.backup.Mend("ens33")
 	s.becomes(t, s.backup, 0, "BACKUP")
 	s.Eventually("it is over", 3*time.Second, func() bool { return len(askGuard(t, s.backup).Instances[0].Alarms) == 0 })
-	assert.Contains(t, backup.Output(), "we send and have heard nobody since the master fell silent")
+	assert.Contains(t, backup.Output(), "no frame received since the master went silent")
 }
 
 func TestEcho(t *testing.T) {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package alarm judges, a few times a second, what snapshots show: two hosts
-// that serve one address, or may; a host that does not hear; fast detection
+// that serve, or might serve, one address; a host that does not hear; fast detection
 // that is not answered. An alarm is an entry of the journal when it begins and
 // when it ends.
 package alarm
@@ -187,7 +187,7 @@ func (j *Judge) judge(s *snapshot.Snapshot) {
 	j.routers, j.ports = routers, ports
 }
 
-// observe notes whether frames arrived since the last time.
+// observe notes the arrival of frames since the last time.
 func (r *reception) observe(f *snapshot.Interface, now int64) {
 	if f.FramesErr != nil {
 		return

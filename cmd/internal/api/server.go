@@ -75,7 +75,7 @@ type Server struct {
 	metrics http.Handler
 }
 
-// New listens. A socket that nobody answers on is a leftover and replaced.
+// New listens. A socket without a listener is a leftover and replaced.
 func New(opts Options) (*Server, error) {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(opts.Metrics)

@@ -87,9 +87,10 @@ type Fence struct {
 	Seen    uint32 `json:"seen,omitempty"`
 }
 
-// Alarm says that two hosts serve one address, or may.
+// Alarm is a condition that needs an operator: two hosts serve, or might serve, the
+// same address; fast detection or the addresses do not work.
 type Alarm struct {
-	// Kind is vip_conflict, other_master, unheard or deaf.
+	// Kind is one of the alarms of docs/fast-detection.md.
 	Kind    string    `json:"kind"`
 	Address string    `json:"address,omitempty"` // of the other router; for vip_conflict the contested one
 	MAC     string    `json:"mac,omitempty"`
@@ -120,7 +121,7 @@ type Lease struct {
 	RemainingMs float64 `json:"remaining_ms"`
 	DurationMs  float64 `json:"duration_ms"`
 	ExitHook    bool    `json:"exit_hook"` // the end of the process ends it at once
-	// Reflector says what it answers: Up, AdminDown or off.
+	// Reflector is the state that it reports to peers: Up, AdminDown or off.
 	Reflector string `json:"reflector"`
 }
 

@@ -395,6 +395,9 @@ func (e *Engine) change(c *Change) {
 	e.flush(r.Port) // the old frame may be queued
 	was := r.spec
 	r.spec = c.Spec
+	if r.spec.Config.Source.IsUnspecified() {
+		r.spec.Frame = was.Frame // the address is gone; what is still to be said comes from it
+	}
 	r.name.Store(&c.Spec.Name)
 	if was.FastDetect != r.spec.FastDetect || was.Config.Source != r.spec.Config.Source {
 		// The next advert of the master is an event again and opens the

@@ -17,7 +17,7 @@ const (
 )
 
 // Histogram counts durations in powers of two. One goroutine adds, any number
-// may read; nobody waits. The zero value is empty.
+// may read; neither waits. The zero value is empty.
 type Histogram struct {
 	counts [buckets]atomic.Uint64
 	sum    atomic.Int64

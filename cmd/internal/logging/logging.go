@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package logging chooses where log lines go. A log that nobody reads holds
+// Package logging chooses where log lines go. A log without a reader holds
 // nothing up.
 package logging
 
@@ -91,7 +91,7 @@ func (o *Output) Dropped() uint64 {
 	return total
 }
 
-// Close writes what waits. It gives up after a second: whoever does not read
+// Close writes what waits. It gives up after a second: a reader that does not read
 // the log must not keep the daemon from ending.
 func (o *Output) Close() error {
 	var errs []error

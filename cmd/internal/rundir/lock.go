@@ -47,7 +47,7 @@ func lock(path string) (*Lock, error) {
 }
 
 // tryLock returns nil without an error if the file was removed before the lock
-// was had: its last holder has just released it, and whoever comes next makes
+// was had: its last holder has just released it, and the next one makes
 // another file.
 func tryLock(path string) (_ *Lock, err error) {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR|unix.O_NOFOLLOW, 0o600)

@@ -21,7 +21,7 @@ import (
 // ipHeaderLen is the length of the IPv4 header in front of our adverts.
 const ipHeaderLen = 20
 
-// Frame is an advert ready to send, with its IPv4 header. It is encoded anew
+// Frame is an advert ready to send, with its IPv4 header. It is encoded again
 // only when the priority changes.
 type Frame struct {
 	buf      []byte
