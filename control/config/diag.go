@@ -54,6 +54,9 @@ type Diagnostic struct {
 }
 
 func (d Diagnostic) String() string {
+	if d.Pos == (Pos{}) {
+		return fmt.Sprintf("%s: %s", d.Severity, d.Message)
+	}
 	return fmt.Sprintf("%s: %s: %s", d.Pos, d.Severity, d.Message)
 }
 

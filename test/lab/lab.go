@@ -165,10 +165,7 @@ func (l *Lab) Node(name string, interfaces ...string) *Node {
 	n.Run("ip", "link", "set", "lo", "up")
 	for _, i := range interfaces {
 		dev, addr, _ := strings.Cut(i, " ")
-		port := n.Port(dev)
-		l.must(exec.Command("ip", "link", "add", dev, "netns", n.ns, "type", "veth", "peer", port, "netns", l.name))
-		l.in(l.name, "ip", "link", "set", port, "master", "br0", "up")
-		l.poll(port)
+		n.Attach(dev)
 		if addr != "" {
 			n.Run("ip", "address", "add", addr, "brd", "+", "dev", dev)
 		}
@@ -184,6 +181,25 @@ func (l *Lab) Node(name string, interfaces ...string) *Node {
 		}
 	})
 	return n
+}
+
+// Attach makes an interface of the node, which is down, and connects it to the
+// switch.
+func (n *Node) Attach(dev string) {
+	l := n.lab
+	l.tb.Helper()
+	port := n.Port(dev)
+	l.must(exec.Command("ip", "link", "add", dev, "netns", n.ns, "type", "veth", "peer", port, "netns", l.name))
+	l.in(l.name, "ip", "link", "set", port, "master", "br0", "up")
+	l.poll(port)
+}
+
+// Detached makes an interface of the node that is up and leads nowhere.
+func (n *Node) Detached(dev string) {
+	n.lab.tb.Helper()
+	n.Run("ip", "link", "add", dev, "type", "veth", "peer", dev+"-peer")
+	n.Run("ip", "link", "set", dev+"-peer", "up")
+	n.Run("ip", "link", "set", dev, "up")
 }
 
 // poll makes a port of the switch take what XDP on the other end of its veth

@@ -347,13 +347,33 @@ func (r *reconciler) removeLeftovers(list []plan.Address) error {
 	return nil
 }
 
+// addressLock is the lock of an interface that carries addresses and is used
+// for nothing else. No interface has a colon in its name.
+func addressLock(ifname string) string { return ifname + ":addresses" }
+
+// lockAddresses keeps other daemons from taking addresses on interfaces that
+// adverts do not use for leftovers. Daemons may share such an interface: one
+// that holds the lock protects them all.
+func (r *reconciler) lockAddresses(at plan.PortKey, addresses []plan.Address) {
+	for _, a := range addresses {
+		if l := r.watcher.Facts().ByIndex(a.Ifindex); l != nil && a.Ifindex != at.Ifindex {
+			_ = r.lock(addressLock(l.Name))
+		}
+	}
+}
+
 // removable reports whether what is left on an interface may be removed: no
 // other daemon serves it.
 func (r *reconciler) removable(ifname string) bool {
-	if _, ok := r.locks[ifname]; ok {
+	return r.free(ifname) && r.free(addressLock(ifname))
+}
+
+// free reports whether no other daemon holds a lock.
+func (r *reconciler) free(name string) bool {
+	if _, ok := r.locks[name]; ok {
 		return true
 	}
-	l, err := rundir.LockInterface(r.netns, ifname)
+	l, err := rundir.LockInterface(r.netns, name)
 	if err != nil {
 		return !errors.Is(err, rundir.ErrInUse)
 	}
@@ -448,6 +468,7 @@ func (r *reconciler) start(s plan.StartRouter, w *work) error {
 			return err
 		}
 	}
+	r.lockAddresses(s.ID.Port, s.Router.Addresses)
 	x.set = r.host.Add(setSpec(&s.Router))
 	x.Router = engine.NewRouter(id, port, x.set, engineSpec(&s.Router))
 	r.routers[s.ID] = x
@@ -464,6 +485,7 @@ func (r *reconciler) change(s plan.ChangeRouter, w *work) error {
 			return err
 		}
 	}
+	r.lockAddresses(s.ID.Port, s.Router.Addresses)
 	x.plan = s.Router
 	w.batch.Change = append(w.batch.Change, engine.Change{Router: x.Router, Spec: engineSpec(&s.Router)})
 	w.sets = append(w.sets, vip.Change{Set: x.set, Spec: setSpec(&s.Router)})
