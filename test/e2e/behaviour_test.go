@@ -226,7 +226,8 @@ func TestSystemdUnit(t *testing.T) {
 	xvrrpd := filepath.Join(s.Bin, "xvrrpd")
 	text, err := os.ReadFile("../../packaging/xvrrpd.service")
 	require.NoError(t, err)
-	unit := s.File("xvrrpd.service", strings.ReplaceAll(string(text), "/usr/local/sbin/xvrrpd", xvrrpd))
+	unit := s.File("xvrrpd.service", strings.NewReplacer("/usr/local/sbin/xvrrpd", xvrrpd,
+		"/usr/local/bin/xvrrpctl", filepath.Join(s.Bin, "xvrrpctl")).Replace(string(text)))
 	out, err := exec.Command("systemd-analyze", "verify", "--man=no", unit).CombinedOutput()
 	require.NoError(t, err, string(out))
 	assert.NotContains(t, string(out), "xvrrpd.service:")

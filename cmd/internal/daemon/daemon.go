@@ -187,7 +187,16 @@ func (d *Daemon) Run(ctx context.Context, ready func()) error {
 	defer stopWork()
 	helpers, failing := errgroup.WithContext(work)
 	helpers.Go(func() error { return d.watcher.Run(work) })
-	helpers.Go(func() error { return d.server.Run(work) })
+	started := make(chan struct{})
+	helpers.Go(func() error {
+		// A client that comes early waits, and sees what there is.
+		select {
+		case <-started:
+			return d.server.Run(work)
+		case <-work.Done():
+			return nil
+		}
+	})
 	helpers.Go(func() error { return d.judge.Run(work) })
 	helpers.Go(func() error { return d.feedWatchdog(work) })
 	helpers.Go(func() error { return schedule.Keep(work, d.log) })
@@ -208,7 +217,12 @@ func (d *Daemon) Run(ctx context.Context, ready func()) error {
 	stopping, stop := context.WithCancel(ctx)
 	defer stop()
 	reconciled := make(chan error, 1)
-	go func() { reconciled <- d.state.run(stopping, ready) }()
+	go func() {
+		reconciled <- d.state.run(stopping, func() {
+			close(started)
+			ready()
+		})
+	}()
 	select {
 	case err = <-reconciled: // asked to stop, or it could not start
 	case <-d.loopDone: // it failed: nothing can leave in order
