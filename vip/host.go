@@ -417,6 +417,7 @@ const (
 	freeRepairs = 5
 	// stay is how long it must stay then to count as undisturbed.
 	stay       = 10 * time.Second
+	lookAgain  = 500 * time.Millisecond
 	firstDelay = 100 * time.Millisecond
 	lastDelay  = 5 * time.Second
 )
@@ -666,6 +667,23 @@ func sameError(a, b AddressError) bool {
 	return a.Address == b.Address && a.Err.Error() == b.Err.Error()
 }
 
+// watch looks at an address that was put back, again and again until it has
+// stayed: one that is removed at once was there and gone between two looks of
+// whoever calls Lost.
+func (h *Host) watch(o *object) {
+	if o.watched {
+		return
+	}
+	o.watched = true
+	h.at(h.now()+int64(lookAgain), func() {
+		o.watched = false
+		if o.removed && o.state == present {
+			h.lost[o.Ifindex] = true
+			h.watch(o)
+		}
+	})
+}
+
 // trouble returns what the kernel refused and what others removed, and has the
 // set looked at again when it is time for the next attempt.
 func (h *Host) trouble(s *Set) (failed []AddressError, removed []Address) {
@@ -676,6 +694,7 @@ func (h *Host) trouble(s *Set) (failed []AddressError, removed []Address) {
 		if o.removed && o.state == present {
 			if until := o.lostAt + int64(stay); until > h.now() {
 				h.wakeSet(s, until)
+				h.watch(o)
 			} else {
 				o.removed, o.repairs = false, 0
 			}

@@ -750,3 +750,23 @@ func TestLastOrders(t *testing.T) {
 	require.NoError(t, b.Run(ctx))
 	assert.Len(t, b.kernel.have, 1)
 }
+
+// An address that is removed right after it was put back may be there and gone
+// between two snapshots of whoever tells of losses: it is looked at again.
+func TestRemovedAgainWithoutNews(t *testing.T) {
+	b := newBench(t)
+	a := on(1, "10.0.0.1/24")
+	s := b.Add(spec(a))
+	s.Takeover()
+	b.turn()
+	remove := func() { require.NoError(t, b.kernel.del(Found{Address: a})) }
+	remove()
+	b.Lost(a.Key())
+	b.turn()
+	require.True(t, b.kernel.has(1, a.Prefix))
+	for range 3 {
+		remove()
+		b.until(b.clock + int64(lookAgain) + int64(firstDelay))
+		require.True(t, b.kernel.has(1, a.Prefix))
+	}
+}

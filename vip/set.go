@@ -141,6 +141,7 @@ type object struct {
 	notBefore int64
 	removed   bool  // by others, and it has not stayed since
 	lostAt    int64 // when they last did
+	watched   bool  // it is looked at again soon
 
 	due       int    // announcements to send; it is in link.waiting if positive
 	epoch     uint64 // that they were made for
