@@ -362,10 +362,7 @@ func (e *Engine) takeBatch() {
 
 // splice puts a new table in the place of the old one.
 func (e *Engine) splice(t *Table) {
-	for _, p := range e.table.dirty {
-		e.flush(p)
-	}
-	e.table.dirty = e.table.dirty[:0]
+	e.flushDirty()
 	for _, fd := range e.table.descriptors {
 		_ = e.watch(unix.EPOLL_CTL_DEL, fd) // it may be closed already
 	}
@@ -604,6 +601,15 @@ func (e *Engine) flush(p *Port) {
 	}
 }
 
+// flushDirty sends the adverts of every port that has some.
+func (e *Engine) flushDirty() {
+	for _, p := range e.table.dirty {
+		e.flush(p)
+		p.dirty = false
+	}
+	e.table.dirty = e.table.dirty[:0]
+}
+
 // finish sends the adverts, then orders the changes of addresses that follow
 // them, and arms the timer.
 func (e *Engine) finish() {
@@ -613,11 +619,7 @@ func (e *Engine) finish() {
 	for _, k := range e.table.Kernels {
 		k.Renew(int64(e.now.Add(e.lease)))
 	}
-	for _, p := range e.table.dirty {
-		e.flush(p)
-		p.dirty = false
-	}
-	e.table.dirty = e.table.dirty[:0]
+	e.flushDirty()
 	for _, o := range e.table.orders {
 		switch o.kind {
 		case control.ActionTakeover:

@@ -68,6 +68,7 @@ func (k *fakeKernel) Answer(uint32) loader.Answer               { return k.answe
 // fakeSender counts adverts by priority.
 type fakeSender struct {
 	queued  int
+	flushed int // that the kernel took
 	sent    []uint8
 	refuses syscall.Errno
 }
@@ -89,6 +90,7 @@ func (s *fakeSender) Flush() (sent, refused int, err error) {
 	if s.refuses != 0 && n > 0 {
 		return 0, n, s.refuses
 	}
+	s.flushed += n
 	return n, 0, nil
 }
 

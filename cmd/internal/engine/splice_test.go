@@ -36,6 +36,23 @@ func TestSpliceLeavesOthersAlone(t *testing.T) {
 	assert.Equal(t, control.Master, backup.router.State(), "so does the other")
 }
 
+// Adverts and orders that wait when a table is replaced are carried out, and
+// the port goes on sending afterwards.
+func TestSpliceWithQueuedWork(t *testing.T) {
+	b := newBench(t)
+	r := b.add(spec("A", 7, 255))
+	set := r.Set.(*fakeSet)
+	sent := b.sender.flushed
+	b.arrive(90, b.now) // the owner answers, and announces
+	b.routers = append(b.routers, NewRouter(1, b.port, &fakeSet{}, spec("B", 8, 100)))
+	b.apply(&Batch{Table: b.newTable(), Start: b.routers[1:]})
+	assert.Equal(t, sent+1, b.sender.flushed)
+	assert.Equal(t, 1, set.announced)
+	b.at(r.deadline)
+	assert.Equal(t, sent+2, b.sender.flushed, "the next advert leaves, too")
+	assert.Zero(t, b.sender.queued)
+}
+
 // A router that is stopped resigns, serves until its successor could be there,
 // and is reported retired only then.
 func TestStoppedRouterRetires(t *testing.T) {
