@@ -129,7 +129,7 @@ func (j *Judge) Run(ctx context.Context) error {
 	for {
 		select {
 		case <-tick.C:
-			s := j.Reader.Take()
+			s := j.Reader.Brief()
 			j.judge(&s)
 		case <-ctx.Done():
 			return nil
@@ -160,13 +160,17 @@ func (j *Judge) judge(s *snapshot.Snapshot) {
 	defer j.mu.Unlock()
 	routers, ports := map[*engine.Router]*state{}, map[*engine.Port]*reception{}
 	interfaces := map[*engine.Port]*snapshot.Interface{}
+	adverts := map[*engine.Port]uint64{}
+	for i := range s.Instances {
+		adverts[s.Instances[i].Port] += s.Instances[i].Received()
+	}
 	for i := range s.Interfaces {
 		f := &s.Interfaces[i]
 		r := j.ports[f.Port.Port]
 		if r == nil {
 			r = &reception{last: s.Now}
 		}
-		r.observe(f, s.Now)
+		r.observe(s.Other+adverts[f.Port.Port], s.Now)
 		ports[f.Port.Port], interfaces[f.Port.Port] = r, f
 	}
 	addresses := 0
@@ -187,15 +191,9 @@ func (j *Judge) judge(s *snapshot.Snapshot) {
 	j.routers, j.ports = routers, ports
 }
 
-// observe notes the arrival of frames since the last time.
-func (r *reception) observe(f *snapshot.Interface, now int64) {
-	if f.FramesErr != nil {
-		return
-	}
-	frames := f.Other
-	for _, c := range f.Frames {
-		frames += c.Pass + c.Drop
-	}
+// observe notes whether frames arrived since the last time: adverts of the
+// port's routers, or anything else.
+func (r *reception) observe(frames uint64, now int64) {
 	if frames != r.frames {
 		r.frames, r.last = frames, now
 	}

@@ -29,13 +29,13 @@ func (s *Server) statusNow() ctlapi.Status {
 	now := s.opts.Reader.Take()
 	out := ctlapi.Status{
 		Version: s.opts.Version, PID: os.Getpid(), StartedAt: s.started, Loop: loopStatus(s.opts.Loop),
+		FramesNotVRRP: now.Other,
 	}
 	for i := range now.Instances {
 		out.Instances = append(out.Instances, s.instance(&now, &now.Instances[i]))
 	}
 	for i := range now.Interfaces {
 		out.Interfaces = append(out.Interfaces, s.port(&now, &now.Interfaces[i]))
-		out.FramesNotVRRP = max(out.FramesNotVRRP, now.Interfaces[i].Other)
 	}
 	return out
 }

@@ -37,9 +37,9 @@ const (
 	// A stop ends after leaveTime, whatever has not left by then: a master
 	// serves for two seconds at most until its successor is there.
 	leaveTime = 5 * time.Second
-	// pathCheck is how often the programs are looked at: a router whose program
+	// pathCheck is how often the programs are looked at, within a second: a router whose program
 	// was taken off hears nobody.
-	pathCheck = 500 * time.Millisecond
+	pathCheck = 800 * time.Millisecond
 )
 
 // running is a virtual router that runs.

@@ -92,6 +92,9 @@ type Snapshot struct {
 	Now        int64 // CLOCK_MONOTONIC nanoseconds
 	Instances  []Instance
 	Interfaces []Interface
+	// Other counts the frames that are not VRRP, of all interfaces with a
+	// program together.
+	Other uint64
 }
 
 // Instance is a virtual router.
@@ -110,9 +113,6 @@ type Interface struct {
 	Lease     loader.Lease // zero without a program
 	LeaseHeld bool
 	Frames    loader.Counters
-	// Other counts the frames that are not VRRP, of all interfaces with a
-	// program together.
-	Other     uint64
 	FramesErr error
 	Sessions  []Session
 	HasKernel bool
@@ -127,7 +127,13 @@ type Session struct {
 }
 
 // Take reads everything.
-func (r *Reader) Take() Snapshot {
+func (r *Reader) Take() Snapshot { return r.take(true) }
+
+// Brief leaves out the counters of single interfaces, which take a system call
+// each.
+func (r *Reader) Brief() Snapshot { return r.take(false) }
+
+func (r *Reader) take(counters bool) Snapshot {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	src := r.sources
@@ -139,7 +145,12 @@ func (r *Reader) Take() Snapshot {
 		s.Instances = append(s.Instances, src.instance(&src.Routers[i], s.Now))
 	}
 	for i := range src.Ports {
-		s.Interfaces = append(s.Interfaces, src.port(&src.Ports[i], s.Now))
+		s.Interfaces = append(s.Interfaces, src.port(&src.Ports[i], s.Now, counters))
+		if p := &src.Ports[i]; p.Records != nil && s.Other == 0 {
+			if all, err := p.Records.Counters(0); err == nil {
+				s.Other = all[loader.ReasonNotVRRP].Pass
+			}
+		}
 	}
 	return s
 }
@@ -162,16 +173,13 @@ func (src *Sources) instance(r *Router, now int64) Instance {
 	return i
 }
 
-func (src *Sources) port(p *Port, now int64) Interface {
+func (src *Sources) port(p *Port, now int64, counters bool) Interface {
 	f := Interface{Port: *p, HasKernel: p.Records != nil}
 	switch {
 	case p.Counters != nil:
 		f.Frames, f.FramesErr = p.Counters()
-	case f.HasKernel:
+	case f.HasKernel && counters:
 		f.Frames, f.FramesErr = p.Records.Counters(p.Ifindex)
-		if all, err := p.Records.Counters(0); err == nil {
-			f.Other = all[loader.ReasonNotVRRP].Pass
-		}
 	}
 	if !f.HasKernel {
 		return f
