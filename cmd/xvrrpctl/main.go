@@ -50,15 +50,10 @@ func command() *cobra.Command {
 
 	var follow bool
 	events := &cobra.Command{
-		Use: "events", Short: "Print transitions and refused adverts as they happen", Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if !follow {
-				return errors.New("use events --follow: events are printed as they happen")
-			}
-			return c.events(cmd)
-		},
+		Use: "events", Short: "Print what happened: transitions, refused adverts, alarms, reloads", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return c.events(cmd, follow) },
 	}
-	events.Flags().BoolVarP(&follow, "follow", "f", false, "wait for events until interrupted")
+	events.Flags().BoolVarP(&follow, "follow", "f", false, "print events as they happen, until interrupted")
 
 	metrics := &cobra.Command{
 		Use: "metrics", Short: "Print the Prometheus metrics", Args: cobra.NoArgs,
@@ -132,8 +127,13 @@ func (c *client) status(cmd *cobra.Command, asJSON bool) error {
 	return render(cmd.OutOrStdout(), s)
 }
 
-func (c *client) events(cmd *cobra.Command) error {
-	body, err := c.get(cmd.Context(), ctlapi.EventsPath)
+// events prints what the daemon keeps, or with follow what happens from now on.
+func (c *client) events(cmd *cobra.Command, follow bool) error {
+	path := ctlapi.EventsPath
+	if !follow {
+		path += "?since=0&follow=false"
+	}
+	body, err := c.get(cmd.Context(), path)
 	if err != nil {
 		return err
 	}
@@ -150,7 +150,10 @@ func (c *client) events(cmd *cobra.Command) error {
 		return nil
 	}
 	if err := lines.Err(); err != nil {
-		return fmt.Errorf("follow events: %w", err)
+		return fmt.Errorf("read events: %w", err)
+	}
+	if !follow {
+		return nil
 	}
 	return errors.New("the daemon has stopped")
 }
