@@ -187,18 +187,21 @@ func (d *Daemon) Run(ctx context.Context, ready func()) error {
 	defer stopWork()
 	helpers, failing := errgroup.WithContext(work)
 	helpers.Go(func() error { return d.watcher.Run(work) })
+	// A client that comes early waits, and sees what there is.
 	started := make(chan struct{})
-	helpers.Go(func() error {
-		// A client that comes early waits, and sees what there is.
-		select {
-		case <-started:
-			return d.server.Run(work)
-		case <-work.Done():
-			return nil
-		}
-	})
+	onceStarted := func(run func(context.Context) error) {
+		helpers.Go(func() error {
+			select {
+			case <-started:
+				return run(work)
+			case <-work.Done():
+				return nil
+			}
+		})
+	}
+	onceStarted(d.server.Run)
+	onceStarted(d.feedWatchdog)
 	helpers.Go(func() error { return d.judge.Run(work) })
-	helpers.Go(func() error { return d.feedWatchdog(work) })
 	helpers.Go(func() error { return schedule.Keep(work, d.log) })
 	helpers.Go(func() error { return d.watchFirewall(work) })
 
@@ -219,8 +222,8 @@ func (d *Daemon) Run(ctx context.Context, ready func()) error {
 	reconciled := make(chan error, 1)
 	go func() {
 		reconciled <- d.state.run(stopping, func() {
-			close(started)
 			ready()
+			close(started)
 		})
 	}()
 	select {
