@@ -144,19 +144,30 @@ func onThread(fn func() error) error {
 	return <-done
 }
 
-// eachThread calls fn for every thread that there is; those to come inherit
-// what they are made from. One that ends meanwhile does not matter.
+// eachThread calls fn once for every thread, until a list has no other: a thread
+// that is made meanwhile inherits from one that may not have had its turn. Those
+// to come inherit what they are made from. One that ends does not matter.
 func (s *Schedule) eachThread(fn func(tid int) error) error {
-	tids, err := s.kernel.threads()
-	if err != nil {
-		return fmt.Errorf("list threads: %w", err)
-	}
-	for _, tid := range tids {
-		if err := fn(tid); err != nil && !errors.Is(err, unix.ESRCH) {
-			return err
+	known := map[int]bool{}
+	for {
+		tids, err := s.kernel.threads()
+		if err != nil {
+			return fmt.Errorf("list threads: %w", err)
+		}
+		before := len(known)
+		for _, tid := range tids {
+			if known[tid] {
+				continue
+			}
+			known[tid] = true
+			if err := fn(tid); err != nil && !errors.Is(err, unix.ESRCH) {
+				return err
+			}
+		}
+		if len(known) == before {
+			return nil
 		}
 	}
-	return nil
 }
 
 // Apply sets what concerns the event loop's thread alone, which calls it, once.
