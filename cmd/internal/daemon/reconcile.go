@@ -546,8 +546,8 @@ func (r *reconciler) commit(w *work) {
 func (r *reconciler) apply(b *engine.Batch) {
 	r.batches++
 	b.Number = r.batches
-	for !r.engine.Apply(b) {
-		time.Sleep(time.Millisecond) // only the end of the loop hands batches over beside us
+	if !r.engine.Apply(b) {
+		return // the loop ended with the batch before
 	}
 	for {
 		r.inbox.mu.Lock()

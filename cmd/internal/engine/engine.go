@@ -155,7 +155,7 @@ func (e *Engine) Apply(b *Batch) bool {
 func (e *Engine) Link(l Link) {
 	for !e.links.push(&l) {
 		kick(e.wakeup)
-		time.Sleep(time.Millisecond)
+		time.Sleep(time.Millisecond) // back-pressure: the loop tells nobody that there is room
 	}
 	kick(e.wakeup)
 }
@@ -356,8 +356,9 @@ func (e *Engine) takeBatch() {
 		e.step(r, control.Event{Kind: control.EventStartup})
 	}
 	e.quit = e.quit || b.Quit
-	e.emit(&Record{Kind: RecordApplied, At: int64(e.now), Batch: b.Number})
+	// Before the record: who has read it may hand over the next batch.
 	e.pending.Store(nil)
+	e.emit(&Record{Kind: RecordApplied, At: int64(e.now), Batch: b.Number})
 }
 
 // splice puts a new table in the place of the old one.

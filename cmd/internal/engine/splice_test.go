@@ -4,6 +4,7 @@ package engine
 
 import (
 	"fmt"
+	"runtime"
 	"sync"
 	"testing"
 	"time"
@@ -180,6 +181,11 @@ func TestCellIsReadAsAWhole(t *testing.T) {
 				v[k].Count, v[k].Last = n, int64(n)
 			}
 			c.store(&v)
+			// A loop publishes now and then. One that only published would keep
+			// readers out.
+			for range 100 {
+				runtime.Gosched()
+			}
 		}
 	})
 	for range 2000 {
