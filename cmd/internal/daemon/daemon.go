@@ -72,6 +72,7 @@ type Daemon struct {
 	state   *reconciler
 
 	loopDone chan struct{} // closed when the event loop has ended
+	seen     uint64        // progress of the loop; the reader of its records has it
 }
 
 // New takes hold of what the daemon needs whatever the configuration says. It
@@ -214,7 +215,7 @@ func (d *Daemon) Run(ctx context.Context, ready func()) error {
 		loopErr = d.engine.Run(schedule.Apply)
 	}()
 	records := make(chan error, 1)
-	go func() { records <- d.engine.ReadRecords(d.record) }()
+	go func() { records <- d.engine.ReadRecords(d.writer.Record, d.progress) }()
 
 	stopping, stop := context.WithCancel(ctx)
 	defer stop()
@@ -250,13 +251,12 @@ func (d *Daemon) endLoop() {
 	<-d.loopDone
 }
 
-// record takes a record of the event loop to the journal and, if it is about
-// the table, to the reconciler.
-func (d *Daemon) record(r *engine.Record) {
-	d.writer.Record(r)
-	switch r.Kind {
-	case engine.RecordApplied, engine.RecordRetired:
-		d.inbox.put(r)
+// progress wakes the reconciler when the event loop has put a batch in place or
+// retired a router.
+func (d *Daemon) progress() {
+	if n := d.engine.Progress(); n != d.seen {
+		d.seen = n
+		d.inbox.wake()
 	}
 }
 

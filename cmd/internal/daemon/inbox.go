@@ -2,18 +2,12 @@
 
 package daemon
 
-import (
-	"sync"
-
-	"github.com/xvrrp/xvrrp/cmd/internal/engine"
-)
+import "sync"
 
 // inbox is what the reconciler has to know of. Whoever puts something in never
 // waits for it.
 type inbox struct {
 	mu       sync.Mutex
-	retired  []*engine.Router
-	applied  uint64
 	firewall bool
 	gone     map[int]bool  // interfaces that vanished, also if they are back
 	signal   chan struct{} // of capacity 1
@@ -24,17 +18,6 @@ func (b *inbox) wake() {
 	case b.signal <- struct{}{}:
 	default:
 	}
-}
-
-func (b *inbox) put(r *engine.Record) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if r.Kind == engine.RecordRetired {
-		b.retired = append(b.retired, r.Router)
-	} else {
-		b.applied = max(b.applied, r.Batch)
-	}
-	b.wake()
 }
 
 func (b *inbox) firewallChanged() {
@@ -55,10 +38,10 @@ func (b *inbox) interfaceGone(ifindex int) {
 }
 
 // take empties the inbox.
-func (b *inbox) take() (retired []*engine.Router, firewall bool, gone map[int]bool) {
+func (b *inbox) take() (firewall bool, gone map[int]bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	retired, firewall, gone = b.retired, b.firewall, b.gone
-	b.retired, b.firewall, b.gone = nil, false, nil
-	return retired, firewall, gone
+	firewall, gone = b.firewall, b.gone
+	b.firewall, b.gone = false, nil
+	return firewall, gone
 }

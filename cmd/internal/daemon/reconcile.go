@@ -549,20 +549,14 @@ func (r *reconciler) apply(b *engine.Batch) {
 	if !r.engine.Apply(b) {
 		return // the loop ended with the batch before
 	}
-	for {
-		r.inbox.mu.Lock()
-		done := r.inbox.applied >= b.Number
-		r.inbox.mu.Unlock()
-		if done {
-			r.inbox.wake() // for what came along with it
-			return
-		}
+	for r.engine.Applied() < b.Number {
 		select {
 		case <-r.inbox.signal:
 		case <-r.loopDone:
 			return
 		}
 	}
+	r.inbox.wake() // for what came along with it
 }
 
 // table returns what the event loop is to work on.
@@ -600,15 +594,19 @@ func (r *reconciler) table() *engine.Table {
 
 // collect takes what the event loop has told.
 func (r *reconciler) collect() {
-	retired, firewall, gone := r.inbox.take()
+	firewall, gone := r.inbox.take()
 	if len(gone) > 0 {
 		// Programs and memberships went with the interface, even if it is back
 		// with its index by now: the ports are closed first.
 		want, _ := plan.Compute(r.cfg, r.watcher.Facts().Without(gone), r.planOptions())
 		_ = r.reconcile(want) // what failed was logged, and is tried again
 	}
-	for _, router := range retired {
-		x := r.leaving[router]
+	var retired []*engine.Router
+	for router, x := range r.leaving {
+		if !router.Retired() {
+			continue
+		}
+		retired = append(retired, router)
 		delete(r.leaving, router)
 		if x.port != nil {
 			x.port.RemoveRouter(x.ID)

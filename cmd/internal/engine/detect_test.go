@@ -24,7 +24,7 @@ func newDetectBench(tb testing.TB) (*bench, *Router) {
 	b.arrive(200, b.now)
 	b.at(b.now)
 	require.NotNil(tb, r.session)
-	b.takeRecords(RecordApplied)
+	b.takeRecords(RecordRetired)
 	b.answered(10)
 	state, _, _ := r.session.State()
 	require.Equal(tb, bfd.Up, state)

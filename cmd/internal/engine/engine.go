@@ -77,6 +77,8 @@ type Engine struct {
 	records              *spsc[Record]
 	links                *spsc[Link]
 	pending              atomic.Pointer[Batch]
+	applied              atomic.Uint64 // number of the last batch in place
+	progress             atomic.Uint64 // grows with each batch in place and each router retired
 	clock                func() int64
 	lease                time.Duration
 
@@ -137,8 +139,8 @@ func (e *Engine) Close() error {
 	return errors.Join(unix.Close(e.epoll), unix.Close(e.timer), unix.Close(e.wakeup), e.recordsFile.Close())
 }
 
-// Apply hands a batch to the loop. The caller waits for RecordApplied before
-// the next one; it reports whether the loop had taken the last.
+// Apply hands a batch to the loop. The caller waits until Applied returns its
+// number before the next one; it reports whether the loop had taken the last.
 func (e *Engine) Apply(b *Batch) bool {
 	if b.Table != nil {
 		b.Table.prepare()
@@ -149,6 +151,13 @@ func (e *Engine) Apply(b *Batch) bool {
 	kick(e.wakeup)
 	return true
 }
+
+// Applied returns the number of the last batch that is in place.
+func (e *Engine) Applied() uint64 { return e.applied.Load() }
+
+// Progress grows with each batch that is in place and each router that is
+// retired. Unlike a record it cannot be lost.
+func (e *Engine) Progress() uint64 { return e.progress.Load() }
 
 // Link hands news of the host over, from one goroutine. If the loop is far
 // behind, the caller waits, never the loop.
@@ -342,7 +351,7 @@ func (e *Engine) takeBatch() {
 	}
 	for _, r := range b.Stop {
 		if r.router.State() == control.Init {
-			e.emit(&Record{Kind: RecordRetired, At: int64(e.now), Router: r})
+			e.retire(r)
 			continue
 		}
 		r.retiring = true
@@ -356,9 +365,11 @@ func (e *Engine) takeBatch() {
 		e.step(r, control.Event{Kind: control.EventStartup})
 	}
 	e.quit = e.quit || b.Quit
-	// Before the record: who has read it may hand over the next batch.
+	// First: who sees the number may hand over the next batch.
 	e.pending.Store(nil)
-	e.emit(&Record{Kind: RecordApplied, At: int64(e.now), Batch: b.Number})
+	e.applied.Store(b.Number)
+	e.progress.Add(1)
+	e.told = false
 }
 
 // splice puts a new table in the place of the old one.
@@ -532,8 +543,15 @@ func (e *Engine) settle(r *Router, changed bool) {
 	if r.retiring && r.router.State() == control.Init {
 		r.retiring = false
 		e.leaving--
-		e.emit(&Record{Kind: RecordRetired, At: int64(e.now), Router: r})
+		e.retire(r)
 	}
+}
+
+// retire lets others know that a stopped router is INIT.
+func (e *Engine) retire(r *Router) {
+	r.retired.Store(true)
+	e.progress.Add(1)
+	e.emit(&Record{Kind: RecordRetired, At: int64(e.now), Router: r})
 }
 
 // arm notes the deadline of a router.

@@ -295,7 +295,7 @@ func TestLateLoopGivesGrace(t *testing.T) {
 func TestRejectsAreReportedOnceAndMoveNothing(t *testing.T) {
 	b := newBench(t)
 	r := b.add(spec("A", 7, 255))
-	b.takeRecords(RecordApplied)
+	b.takeRecords(RecordRetired)
 	bad := advert(0, 7, 255, b.now)
 	bad.Payload[6] ^= 1
 	deadline := r.deadline
@@ -384,7 +384,7 @@ func TestAdvertsLeaveWhileTheRingIsDrained(t *testing.T) {
 func TestRefusedAdvertsAreReported(t *testing.T) {
 	b := newBench(t)
 	r := b.add(spec("A", 7, 255))
-	b.takeRecords(RecordApplied)
+	b.takeRecords(RecordRetired)
 	b.sender.refuses = syscall.EPERM
 	for range 3 {
 		b.at(r.deadline)

@@ -36,10 +36,8 @@ const (
 	RecordSendFailed
 	// RecordSendRecovered: it takes them again. Port.
 	RecordSendRecovered
-	// RecordRetired: a router that was stopped is INIT. It is not used any more.
+	// RecordRetired: a router that was stopped is INIT; see Router.Retired.
 	RecordRetired
-	// RecordApplied: the batch with number Batch is in place.
-	RecordApplied
 )
 
 // Record is one thing that happened in the loop. Kind says which fields count;
@@ -69,7 +67,6 @@ type Record struct {
 	Unanswered     time.Duration
 
 	Errno syscall.Errno
-	Batch uint64
 }
 
 // emit hands a record to the reader. It never waits: a record that finds no
@@ -79,7 +76,6 @@ func (e *Engine) emit(r *Record) {
 	r.Seq = e.seq
 	if !e.records.push(r) {
 		e.Stats.Lost.Add(1)
-		return
 	}
 	e.told = false
 }
@@ -94,8 +90,9 @@ func (e *Engine) announceRecords() {
 }
 
 // ReadRecords calls fn with every record, in order, until StopRecords is called
-// and none is left. There is one reader.
-func (e *Engine) ReadRecords(fn func(*Record)) error {
+// and none is left; and drained after each time that it has emptied the ring,
+// also if there was only progress. There is one reader.
+func (e *Engine) ReadRecords(fn func(*Record), drained func()) error {
 	var counter [8]byte
 	var r Record
 	for {
@@ -103,6 +100,7 @@ func (e *Engine) ReadRecords(fn func(*Record)) error {
 		for e.records.pop(&r) {
 			fn(&r)
 		}
+		drained()
 		switch {
 		case err == nil:
 		case errors.Is(err, os.ErrDeadlineExceeded):

@@ -59,7 +59,7 @@ func TestSpliceWithQueuedWork(t *testing.T) {
 func TestStoppedRouterRetires(t *testing.T) {
 	b := newBench(t)
 	r := b.add(spec("A", 7, 255))
-	b.takeRecords(RecordApplied)
+	b.takeRecords(RecordRetired)
 	b.apply(&Batch{Stop: []*Router{r}})
 	assert.Equal(t, uint64(1), r.Published.ZeroSent.Load())
 	assert.Equal(t, control.Master, r.router.State())
@@ -109,12 +109,12 @@ func TestRunEndsInOrder(t *testing.T) {
 	b.clock = func() int64 { return time.Now().UnixNano() }
 	var got []Record
 	read := make(chan error, 1)
-	applied := make(chan uint64, 16)
+	progress := make(chan struct{}, 1)
 	go func() {
-		read <- b.ReadRecords(func(r *Record) {
-			got = append(got, *r)
-			if r.Kind == RecordApplied {
-				applied <- r.Batch
+		read <- b.ReadRecords(func(r *Record) { got = append(got, *r) }, func() {
+			select {
+			case progress <- struct{}{}:
+			default:
 			}
 		})
 	}()
@@ -127,7 +127,9 @@ func TestRunEndsInOrder(t *testing.T) {
 		routers = append(routers, r)
 		table := &Table{Kernels: []Kernel{b.kernel}, Rings: []Receiver{b.kernel}, Ports: []*Port{b.port}, Routers: append([]*Router(nil), routers...)}
 		require.True(t, b.Apply(&Batch{Number: uint64(n + 1), Table: table, Start: []*Router{r}}))
-		require.Equal(t, uint64(n+1), <-applied)
+		for b.Applied() < uint64(n+1) {
+			<-progress
+		}
 	}
 	require.True(t, b.Apply(&Batch{Number: 21, Stop: routers, Quit: true}))
 	require.NoError(t, <-ran)
@@ -143,6 +145,23 @@ func TestRunEndsInOrder(t *testing.T) {
 	assert.Equal(t, 20, retired)
 	for _, r := range routers {
 		assert.Equal(t, control.Init, r.Published.State().State)
+	}
+}
+
+// What the loop has done is known also if the records of it found no room.
+func TestProgressIsNotLost(t *testing.T) {
+	b := newBench(t)
+	for vrid := range uint8(3) {
+		b.add(spec("A", vrid+1, 100))
+	}
+	b.Engine.records = newSPSC[Record](1)
+	before := b.Progress()
+	b.apply(&Batch{Stop: b.routers})
+	assert.Positive(t, b.Stats.Lost.Load())
+	assert.Equal(t, b.batches, b.Applied())
+	assert.Equal(t, before+4, b.Progress(), "a batch and three routers")
+	for _, r := range b.routers {
+		assert.True(t, r.Retired())
 	}
 }
 

@@ -131,6 +131,7 @@ type Router struct {
 	state    State  // what is published of it next
 	epoch    uint64 // of ownership, see Set
 	retiring bool   // stopped, and not INIT yet
+	retired  atomic.Bool
 	peers    Peers
 	role     loader.Role
 
@@ -157,6 +158,10 @@ func NewRouter(id loader.RouterID, port *Port, set Set, spec Spec) *Router {
 
 // Name returns the name of the instance.
 func (r *Router) Name() string { return *r.name.Load() }
+
+// Retired reports whether the router was stopped and is INIT: the loop does not
+// use it any more.
+func (r *Router) Retired() bool { return r.retired.Load() }
 
 // Table is what the loop works on. It is built outside and handed over whole;
 // after that only the loop writes to it.
@@ -217,7 +222,7 @@ type Change struct {
 // iterations: first routers stop, then they change, then new ones start.
 // Everything in it, the Table included, belongs to the loop afterwards.
 type Batch struct {
-	Number uint64 // comes back in RecordApplied
+	Number uint64 // see Engine.Applied
 	Table  *Table // nil: unchanged
 	Stop   []*Router
 	Change []Change
