@@ -169,7 +169,9 @@ func TestNobodyImportsTests(t *testing.T) {
 		each(t, room, func(path string, f *ast.File) {
 			for _, i := range f.Imports {
 				assert.False(t, strings.HasPrefix(i.Path.Value, `"`+module+"test"), path)
-				assert.NotContains(t, i.Path.Value, "packettest", path)
+				for helper := range helpers {
+					assert.NotContains(t, i.Path.Value, helper, path)
+				}
 			}
 		})
 	}
@@ -206,11 +208,14 @@ func allowed(name string, may []string) bool {
 	return false
 }
 
+// helpers are packages for tests alone.
+var helpers = map[string]bool{"packettest": true, "controltest": true}
+
 // each parses the product files of a room.
 func each(t *testing.T, room string, fn func(path string, f *ast.File)) {
 	t.Helper()
 	require.NoError(t, filepath.WalkDir(filepath.Join("../..", room), func(path string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() && d.Name() == "packettest" {
+		if err != nil || d.IsDir() && helpers[d.Name()] {
 			if err == nil {
 				return fs.SkipDir
 			}
