@@ -3,6 +3,7 @@
 package engine
 
 import (
+	"fmt"
 	"net/netip"
 	"syscall"
 	"testing"
@@ -437,5 +438,35 @@ func BenchmarkIterationHandlesEvent(b *testing.B) {
 		ev.RxNs++
 		x.kernel.events = append(x.kernel.events, ev)
 		x.at(x.now + 1)
+	}
+}
+
+// A router that is not due costs a look at two numbers in each iteration.
+func BenchmarkIteration(b *testing.B) {
+	for _, routers := range []int{1, 250, 1000} {
+		for _, due := range []bool{false, true} {
+			b.Run(fmt.Sprintf("routers=%d/due=%t", routers, due), func(b *testing.B) {
+				x := newBench(b)
+				var started []*Router
+				for n := range routers {
+					s := spec("", 7, 255)
+					s.Config.Interval = time.Hour
+					if n == 0 {
+						s.Config.Interval = 10 * time.Millisecond
+					}
+					started = append(started, NewRouter(loader.RouterID(n), x.port, &fakeSet{}, s))
+				}
+				x.routers = started
+				x.apply(&Batch{Table: x.newTable(), Start: started})
+				b.ReportAllocs()
+				for b.Loop() {
+					if due {
+						x.at(started[0].deadline)
+					} else {
+						x.at(x.now)
+					}
+				}
+			})
+		}
 	}
 }

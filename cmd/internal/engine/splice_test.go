@@ -4,6 +4,7 @@ package engine
 
 import (
 	"fmt"
+	"net/netip"
 	"runtime"
 	"sync"
 	"testing"
@@ -13,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/xvrrp/xvrrp/control"
+	"github.com/xvrrp/xvrrp/control/bfd"
 	"github.com/xvrrp/xvrrp/loader"
 )
 
@@ -241,4 +243,102 @@ func TestLinkNews(t *testing.T) {
 	b.at(b.now)
 	assert.Equal(t, mac, b.kernel.mac)
 	assert.Equal(t, mac, b.port.MAC)
+}
+
+// What is pushed is popped, once and in order, or was refused.
+func TestSPSC(t *testing.T) {
+	q := newSPSC[uint64](8)
+	const total = 50_000
+	var refused uint64
+	var wg sync.WaitGroup
+	done := make(chan struct{})
+	wg.Go(func() {
+		defer close(done)
+		for n := uint64(1); n <= total; n++ {
+			if !q.push(&n) {
+				refused++
+			}
+		}
+	})
+	var last, got, v uint64
+	take := func() {
+		for q.pop(&v) {
+			require.Greater(t, v, last)
+			last = v
+			got++
+		}
+	}
+	for running := true; running; {
+		select {
+		case <-done:
+			running = false
+		default:
+		}
+		take()
+	}
+	wg.Wait()
+	take()
+	assert.Equal(t, uint64(total), got+refused)
+	assert.Positive(t, got)
+}
+
+// A splice leaves a session alone; it goes on for the router that is left when
+// another that shared it is removed, and ends with the last.
+func TestSpliceKeepsSessions(t *testing.T) {
+	b, r := newDetectBench(t)
+	s := spec("B", 8, 100)
+	s.FastDetect = r.spec.FastDetect
+	other := b.add(s)
+	b.kernel.events = append(b.kernel.events, advert(1, 8, 200, b.now))
+	b.at(b.now)
+	session := r.session
+	require.Same(t, session, other.session)
+	up := func() {
+		t.Helper()
+		state, _, _ := session.State()
+		assert.Equal(t, bfd.Up, state)
+		assert.Zero(t, b.kernel.closed)
+	}
+	up()
+	b.apply(&Batch{Stop: []*Router{other}})
+	b.routers = b.routers[:1]
+	sessions := b.table.Sessions
+	table := b.newTable()
+	table.Sessions = sessions
+	b.apply(&Batch{Table: table})
+	assert.Nil(t, other.session)
+	assert.Equal(t, int32(1), session.Current().Users)
+	up()
+	sent := session.Sent.Load()
+	b.answered(10)
+	assert.Greater(t, session.Sent.Load(), sent, "it is probed")
+	up()
+	b.apply(&Batch{Stop: []*Router{r}})
+	assert.Equal(t, 1, b.kernel.closed)
+	assert.Equal(t, bfd.AdminDown, session.Current().State)
+}
+
+// A Spec that changes what a session is made of ends it; the next advert of
+// the master, an event again, opens another.
+func TestChangedSpecOpensTheSessionAnew(t *testing.T) {
+	for name, change := range map[string]func(*Spec){
+		"source":      func(s *Spec) { s.Config.Source = netip.MustParseAddr("192.0.2.2") },
+		"fast detect": func(s *Spec) { s.FastDetect.Interval = 2 * time.Millisecond },
+	} {
+		t.Run(name, func(t *testing.T) {
+			b, r := newDetectBench(t)
+			s := r.spec
+			change(&s)
+			b.apply(&Batch{Change: []Change{{r, s}}})
+			require.Equal(t, control.Backup, r.router.State())
+			assert.Nil(t, r.session)
+			assert.Equal(t, 1, b.kernel.closed)
+			assert.Zero(t, b.kernel.last[0], "no template")
+			b.arrive(200, b.now)
+			b.at(b.now)
+			require.NotNil(t, r.session)
+			assert.Equal(t, s.Config.Source, r.session.spec.Src)
+			assert.Equal(t, s.FastDetect.Interval, r.session.Current().Interval)
+		})
+	}
 }
