@@ -77,12 +77,12 @@ func run(args []string, stdout, stderr io.Writer) int {
 	if code, done := detach(opts, stderr); done {
 		return code
 	}
-	log, closer, err := logging.New(opts.logging)
+	log, out, err := logging.New(opts.logging)
 	if err != nil {
 		fmt.Fprintf(stderr, "xvrrpd: %v\n", err)
 		return exitRuntime
 	}
-	defer closer.Close()
+	defer out.Close()
 	for _, d := range inFile { // the rest is the daemon's to log
 		level := slog.LevelWarn
 		if d.Severity == config.Note {
@@ -93,7 +93,8 @@ func run(args []string, stdout, stderr io.Writer) int {
 	for _, flag := range opts.ignored {
 		log.Warn("option has no effect", "option", flag)
 	}
-	if err := serve(opts, daemon.Options{Config: cfg, Findings: inFile, Load: load, Log: log}); err != nil {
+	err = serve(opts, daemon.Options{Config: cfg, Findings: inFile, Load: load, Log: log, LogDropped: out.Dropped})
+	if err != nil {
 		log.Error("xvrrpd ends", "err", err)
 		reportReady(err)
 		return exitRuntime

@@ -52,6 +52,7 @@ type Options struct {
 	ControlSocket string // empty: the usual place, if that can be had
 	MetricsListen string // TCP address; empty: only the control socket
 	Log           *slog.Logger
+	LogDropped    func() uint64 // lines of Log that were dropped
 }
 
 // Daemon is everything that runs.
@@ -124,7 +125,7 @@ func New(opts Options) (d *Daemon, err error) {
 		Version: opts.Version, Socket: socket, SocketRequired: opts.ControlSocket != "", MetricsListen: opts.MetricsListen,
 		Reader: d.reader, Journal: d.journal, Alarms: d.judge, Loop: &d.engine.Stats, Reload: d.Reload, Log: d.log,
 		Metrics: &metrics.Collector{
-			Version: opts.Version, Reader: d.reader, Alarms: d.judge, Loop: &d.engine.Stats,
+			Version: opts.Version, Reader: d.reader, Alarms: d.judge, Loop: &d.engine.Stats, LogDropped: opts.LogDropped,
 			Announcements: func() (sent, dropped uint64) { return d.host.Sent.Load(), d.host.Dropped.Load() },
 		},
 	})

@@ -30,6 +30,8 @@ type Collector struct {
 	// Announcements returns the gratuitous ARP frames that were sent and those
 	// that the kernel refused.
 	Announcements func() (sent, dropped uint64)
+	// LogDropped returns the log lines that were dropped.
+	LogDropped func() uint64
 }
 
 var instanceLabels = []string{"instance", "interface", "vrid"}
@@ -79,6 +81,7 @@ var (
 	descReplies      = desc("fast_detect_replies", "Replies since the session was opened.", "interface", "peer", "mode")
 	descVerdicts     = desc("fast_detect_verdicts_total", "Changes of a session, by verdict.", "interface", "peer", "mode", "verdict")
 	descLost         = desc("loop_reports_lost_total", "Records of the event loop that were lost because the journal was too slow.")
+	descLogDropped   = desc("log_lines_dropped_total", "Log lines that were dropped because the log was not read.")
 )
 
 // Describe implements prometheus.Collector.
@@ -88,7 +91,7 @@ func (c *Collector) Describe(ch chan<- *prometheus.Desc) {
 		descZeroSent, descZeroReceived, descHeld, descRejected, descForms, descJitter, descLargestGap,
 		descFrames, descMode, descSendErrors, descAnnounced, descUnannounced, descWakeups,
 		descHandled, descActed, descLost, descWakeLate, descSuspensions, descFence, descAlarm, descAlarms,
-		descLease, descReflector, descSession, descSessionInfo, descSessionsFull, descProbes, descReplies, descVerdicts,
+		descLease, descReflector, descSession, descSessionInfo, descSessionsFull, descProbes, descReplies, descVerdicts, descLogDropped,
 	} {
 		ch <- d
 	}
@@ -108,6 +111,7 @@ func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 	sent, dropped := c.Announcements()
 	out.count(descAnnounced, sent)
 	out.count(descUnannounced, dropped)
+	out.count(descLogDropped, c.LogDropped())
 	out.count(descWakeups, c.Loop.Wakeups.Load())
 	out.count(descLost, c.Loop.Lost.Load())
 	out.histogram(descHandled, &c.Loop.Handled)

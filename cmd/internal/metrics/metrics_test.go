@@ -3,14 +3,27 @@
 package metrics
 
 import (
+	"errors"
 	"flag"
+	"log/slog"
+	"net/http/httptest"
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/xvrrp/xvrrp/cmd/internal/alarm"
+	"github.com/xvrrp/xvrrp/cmd/internal/engine"
+	"github.com/xvrrp/xvrrp/cmd/internal/journal"
+	"github.com/xvrrp/xvrrp/cmd/internal/snapshot"
+	"github.com/xvrrp/xvrrp/control"
+	"github.com/xvrrp/xvrrp/control/packet"
+	"github.com/xvrrp/xvrrp/loader"
 )
 
 var update = flag.Bool("update", false, "rewrite golden files")
@@ -34,4 +47,106 @@ func TestMetricNames(t *testing.T) {
 	want, err := os.ReadFile(file)
 	require.NoError(t, err)
 	assert.Equal(t, string(want), got)
+}
+
+// records are those of a kernel.
+type records struct{ err error }
+
+func (records) Liveness(loader.RouterID) loader.Liveness {
+	return loader.Liveness{Count: 40, JitterNs: 2_000_000, LargestGapNs: 3_000_000}
+}
+func (records) Fence(loader.RouterID, int64) loader.Fence { return loader.Fence{Active: true} }
+func (records) Lease() loader.Lease                       { return loader.Lease{UntilNs: 1e12, Masters: 1} }
+func (records) Answer(uint32) loader.Answer               { return loader.Answer{} }
+func (k records) Counters(int) (loader.Counters, error) {
+	var c loader.Counters
+	c[loader.ReasonEvent].Pass, c[loader.ReasonEvent].Drop = 5, 6
+	return c, k.err
+}
+
+// scrape returns the lines of a scrape of one instance with this name.
+func scrape(t *testing.T, name string, kernel snapshot.Kernel) string {
+	t.Helper()
+	port := &engine.Port{Name: "eth0", Ifindex: 7}
+	port.SendErrors.Store(3)
+	r := engine.NewRouter(0, port, nil, engine.Spec{Name: name, Config: control.Config{
+		VRID: 51, Version: 3, Priority: 100, Interval: time.Second, DownAdverts: 3,
+	}})
+	p := &r.Published
+	p.Sent.Store(10)
+	p.Received.Store(2)
+	p.ZeroSent.Store(11)
+	p.ZeroReceived.Store(12)
+	p.Held.Store(13)
+	p.Transitions[control.ReasonStartup].Store(14)
+	p.Rejected[packet.RejectChecksum].Store(15)
+	p.Forms[packet.ChecksumMessage].Store(16)
+	reader := &snapshot.Reader{Clock: func() int64 { return 2e9 }}
+	reader.Set(&snapshot.Sources{
+		Routers: []snapshot.Router{{Router: r, Records: kernel, Name: name, Interface: "eth0", VRID: 51, Version: 3}},
+		Ports:   []snapshot.Port{{Port: port, Records: kernel, Mode: "tcx", Reflects: true}},
+	})
+	stats := &engine.Stats{}
+	stats.Wakeups.Store(20)
+	stats.Lost.Store(21)
+	stats.Suspensions.Store(22)
+	stats.SessionsFull.Store(23)
+	log := slog.New(slog.DiscardHandler)
+	registry := prometheus.NewPedanticRegistry()
+	require.NoError(t, registry.Register(&Collector{
+		Version: "1.2", Reader: reader, Loop: stats, LogDropped: func() uint64 { return 24 },
+		Alarms:        &alarm.Judge{Reader: reader, Journal: journal.New(1), Log: log},
+		Announcements: func() (sent, dropped uint64) { return 25, 26 },
+	}))
+	w := httptest.NewRecorder()
+	promhttp.HandlerFor(registry, promhttp.HandlerOpts{}).ServeHTTP(w, httptest.NewRequest("GET", "/", nil))
+	require.Equal(t, 200, w.Code, w.Body)
+	return w.Body.String()
+}
+
+func TestValues(t *testing.T) {
+	got := strings.Split(scrape(t, "VI_1", records{}), "\n")
+	const of = `instance="VI_1",interface="eth0",`
+	for _, want := range []string{
+		`xvrrp_build_info{version="1.2"} 1`,
+		`xvrrp_state{` + of + `state="INIT",vrid="51"} 1`,
+		`xvrrp_state{` + of + `state="MASTER",vrid="51"} 0`,
+		`xvrrp_state_seconds{` + of + `vrid="51"} 2`,
+		`xvrrp_priority{` + of + `vrid="51"} 100`,
+		`xvrrp_adverts_sent_total{` + of + `vrid="51"} 10`,
+		`xvrrp_adverts_received_total{` + of + `vrid="51"} 42`, // 40 of them in the kernel
+		`xvrrp_priority_zero_sent_total{` + of + `vrid="51"} 11`,
+		`xvrrp_priority_zero_received_total{` + of + `vrid="51"} 12`,
+		`xvrrp_master_down_held_total{` + of + `vrid="51"} 13`,
+		`xvrrp_transitions_total{` + of + `reason="startup",vrid="51"} 14`,
+		`xvrrp_adverts_rejected_total{` + of + `reason="bad_checksum",vrid="51"} 15`,
+		`xvrrp_adverts_checksum_total{form="message",` + of + `vrid="51"} 16`,
+		`xvrrp_advert_jitter_seconds{` + of + `vrid="51"} 0.002`,
+		`xvrrp_advert_largest_gap_seconds{` + of + `vrid="51"} 0.003`,
+		`xvrrp_fence_active{` + of + `vrid="51"} 1`,
+		`xvrrp_alarm{alarm="deaf",` + of + `vrid="51"} 0`,
+		`xvrrp_lease_held{interface="eth0"} 1`,
+		`xvrrp_fast_detect_reflector{interface="eth0",state="Up"} 1`,
+		`xvrrp_dataplane{interface="eth0",mode="tcx"} 1`,
+		`xvrrp_advert_send_errors_total{interface="eth0"} 3`,
+		`xvrrp_frames_total{interface="eth0",reason="` + loader.ReasonEvent.String() + `",verdict="pass"} 5`,
+		`xvrrp_frames_total{interface="eth0",reason="` + loader.ReasonEvent.String() + `",verdict="drop"} 6`,
+		`xvrrp_loop_wakeups_total 20`, `xvrrp_loop_reports_lost_total 21`, `xvrrp_loop_stalls_total 22`,
+		`xvrrp_fast_detect_sessions_full_total 23`, `xvrrp_log_lines_dropped_total 24`,
+		`xvrrp_announcements_sent_total 25`, `xvrrp_announcements_dropped_total 26`,
+	} {
+		assert.Contains(t, got, want)
+	}
+}
+
+// A name from a file in another encoding does not end the scrape.
+func TestNameThatIsNotUTF8(t *testing.T) {
+	assert.Contains(t, scrape(t, "B\xfcro", records{}), `xvrrp_priority{instance="B�ro"`)
+}
+
+// Counters that cannot be read are left out; the rest is there.
+func TestCountersThatCannotBeRead(t *testing.T) {
+	got := scrape(t, "VI_1", records{errors.New("no map")})
+	assert.NotContains(t, got, "xvrrp_frames_total{")
+	assert.Contains(t, got, "xvrrp_dataplane{")
 }
