@@ -12,7 +12,9 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -140,7 +142,7 @@ func TestReload(t *testing.T) {
 	assert.JSONEq(t, `{"error": "refused", "findings": ["a.conf:1:1: error: no"]}`, body)
 
 	// It is for root and for the user of the daemon.
-	for _, user := range []string{"65534", "unknown", ""} {
+	for _, user := range []string{strconv.Itoa(os.Geteuid() + 1), "unknown", ""} {
 		w := httptest.NewRecorder()
 		r := httptest.NewRequest(http.MethodPost, ctlapi.ReloadPath, nil)
 		r.RemoteAddr = user
