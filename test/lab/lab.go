@@ -123,7 +123,31 @@ func binaries(tb TB) string {
 func (l *Lab) netns(name string) {
 	l.tb.Helper()
 	l.must(exec.Command("ip", "netns", "add", name))
-	l.tb.Cleanup(func() { _ = exec.Command("ip", "netns", "del", name).Run() })
+	l.tb.Cleanup(func() {
+		forget("/run/netns/" + name)
+		_ = exec.Command("ip", "netns", "del", name).Run()
+	})
+}
+
+// forget removes what a daemon that was killed left outside its network
+// namespace: its pins, and its files and locks below /run. The namespace goes,
+// so that no successor would.
+func forget(netns string) {
+	var st unix.Stat_t
+	if unix.Stat(netns, &st) != nil {
+		return
+	}
+	for _, pattern := range []string{
+		"/sys/fs/bpf/xvrrp/%d", "/sys/fs/bpf/xvrrp/%d-*", "/run/xvrrp/netns-%d", "/run/xvrrp/lock/%d-*",
+	} {
+		left, _ := filepath.Glob(fmt.Sprintf(pattern, st.Ino))
+		for _, path := range left {
+			_ = os.RemoveAll(path)
+		}
+	}
+	for _, folder := range []string{"/sys/fs/bpf/xvrrp", "/run/xvrrp/lock", "/run/xvrrp"} {
+		_ = os.Remove(folder) // if nobody else has anything in it
+	}
 }
 
 func (l *Lab) must(cmd *exec.Cmd) string {
