@@ -98,8 +98,8 @@ func (r Reason) String() string {
 
 // Count is the number of frames that left for one reason, by verdict.
 type Count struct {
-	Pass uint64 `json:"pass"`
-	Drop uint64 `json:"drop"`
+	Pass uint64
+	Drop uint64
 }
 
 // Counters has a Count for every Reason.

@@ -349,13 +349,13 @@ func (c *Collection) LastArrival(id RouterID) int64 {
 // counts the repetitions of every master since the start. Times are in
 // nanoseconds; Arrivals holds up to 32 CLOCK_MONOTONIC stamps, oldest first.
 type Liveness struct {
-	LastNs       int64   `json:"last_ns"`
-	Count        uint64  `json:"count"`
-	MeanGapNs    int64   `json:"mean_gap_ns"`
-	JitterNs     int64   `json:"jitter_ns"`
-	LargestGapNs int64   `json:"largest_gap_ns"`
-	GapLog2      []int64 `json:"gap_log2"`
-	Arrivals     []int64 `json:"arrivals"`
+	LastNs       int64
+	Count        uint64
+	MeanGapNs    int64
+	JitterNs     int64
+	LargestGapNs int64
+	GapLog2      []int64
+	Arrivals     []int64
 }
 
 // Liveness copies what was recorded of a router's master. Counts of one copy

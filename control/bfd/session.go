@@ -105,6 +105,21 @@ const (
 	VerdictAdminDown
 )
 
+func (v Verdict) String() string {
+	switch v {
+	case VerdictUp:
+		return "up"
+	case VerdictDown:
+		return "down"
+	case VerdictAdminDown:
+		return "admin_down"
+	}
+	return "none"
+}
+
+// Verdicts are those that Observe finds, but for VerdictNone.
+var Verdicts = [...]Verdict{VerdictUp, VerdictDown, VerdictAdminDown}
+
 // Session is the initiator of S-BFD for one peer, RFC 7880 section 7.3. It
 // counts probes that were really sent and not answered: an initiator that is
 // held up sends none, and is late instead of wrong. Its zero value is unused;

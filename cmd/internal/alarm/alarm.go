@@ -207,14 +207,7 @@ type found struct {
 
 func (f *found) raise(s *snapshot.Snapshot, k Kind, seen *engine.Sighting) {
 	f.active[k] = true
-	f.alarms[k] = Active{Kind: k, Address: text(seen.Addr), MAC: snapshot.MAC(seen.MAC), Since: s.Wall(seen.First)}
-}
-
-func text(a engine.Addr) string {
-	if a == (engine.Addr{}) {
-		return ""
-	}
-	return a.Addr().String()
+	f.alarms[k] = Active{Kind: k, Address: seen.Addr.String(), MAC: snapshot.MAC(seen.MAC), Since: s.Wall(seen.First)}
 }
 
 func judgeInstance(s *snapshot.Snapshot, i *snapshot.Instance, f *snapshot.Interface, rx *reception, fresh int64) found {

@@ -10,6 +10,7 @@ import (
 	"github.com/xvrrp/xvrrp/cmd/internal/engine"
 	"github.com/xvrrp/xvrrp/cmd/internal/snapshot"
 	"github.com/xvrrp/xvrrp/control"
+	"github.com/xvrrp/xvrrp/control/bfd"
 	"github.com/xvrrp/xvrrp/control/packet"
 	"github.com/xvrrp/xvrrp/loader"
 )
@@ -17,13 +18,6 @@ import (
 func seconds(ns int64) float64 { return time.Duration(ns).Seconds() }
 
 func millis(ns int64) float64 { return float64(ns) / 1e6 }
-
-func text(a engine.Addr) string {
-	if a == (engine.Addr{}) {
-		return ""
-	}
-	return a.Addr().String()
-}
 
 func (s *Server) statusNow() ctlapi.Status {
 	now := s.opts.Reader.Take()
@@ -48,14 +42,14 @@ func (s *Server) instance(now *snapshot.Snapshot, i *snapshot.Instance) ctlapi.I
 		SinceSeconds: seconds(now.Now - st.Since), Why: st.Reason.String(), Fault: i.Fault,
 		Priority: st.Priority, BasePriority: i.BasePriority,
 		AdvertMs: millis(int64(i.Interval)), Arrival: liveness(&i.Liveness), Peers: []ctlapi.Peer{},
-		Master: text(st.Master), MasterPriority: st.MasterPriority, Counters: counters(i), Alarms: []ctlapi.Alarm{},
+		Master: st.Master.String(), MasterPriority: st.MasterPriority, Counters: counters(i), Alarms: []ctlapi.Alarm{},
 	}
 	for _, a := range i.Addresses {
 		out.Addresses = append(out.Addresses, a.String())
 	}
 	for _, p := range i.Peers {
 		out.Peers = append(out.Peers, ctlapi.Peer{
-			Address: text(p.Addr), Priority: p.Priority, LastSeenSeconds: seconds(now.Now - p.Last),
+			Address: p.Addr.String(), Priority: p.Priority, LastSeenSeconds: seconds(now.Now - p.Last),
 		})
 	}
 	active, _ := s.opts.Alarms.Active(i.Router.Router)
@@ -128,15 +122,13 @@ func (s *Server) port(now *snapshot.Snapshot, f *snapshot.Interface) ctlapi.Inte
 
 func session(now *snapshot.Snapshot, s *snapshot.Session) ctlapi.Session {
 	out := ctlapi.Session{
-		Peer: text(s.Peer), Mode: s.Mode(), State: s.State.String(), Diag: s.Diag.String(),
+		Peer: s.Peer.String(), Mode: s.Mode(), State: s.State.String(), Diag: s.Diag.String(),
 		SinceSeconds: seconds(now.Now - s.Since), Instances: int(s.Users), IntervalMs: millis(int64(s.Interval)),
 		Multiplier: int(s.Multiplier), LocalDiscr: s.Local, RemoteDiscr: s.Remote, Sent: s.Sent, Unsent: s.Unsent,
 		Replies: s.Replies, Verdicts: map[string]uint64{},
 	}
-	for v, name := range snapshot.VerdictNames {
-		if name != "" {
-			out.Verdicts[name] = s.Verdicts[v]
-		}
+	for _, v := range bfd.Verdicts {
+		out.Verdicts[v.String()] = s.Verdicts[v]
 	}
 	return out
 }

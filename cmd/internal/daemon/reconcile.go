@@ -16,7 +16,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/xvrrp/xvrrp/cmd/internal/build"
 	"github.com/xvrrp/xvrrp/cmd/internal/clock"
 	"github.com/xvrrp/xvrrp/cmd/internal/dataplane"
 	"github.com/xvrrp/xvrrp/cmd/internal/engine"
@@ -37,8 +36,8 @@ const (
 	// A stop ends after leaveTime, whatever has not left by then: a master
 	// serves for two seconds at most until its successor is there.
 	leaveTime = 5 * time.Second
-	// pathCheck is how often the programs are looked at, within a second: a router whose program
-	// was taken off hears nobody.
+	// pathCheck is how often the programs are looked at, within a second: a
+	// router whose program was taken off hears nobody.
 	pathCheck = 800 * time.Millisecond
 )
 
@@ -50,7 +49,6 @@ type running struct {
 	set     *vip.Set
 	port    *dataplane.Port // nil: the interface is missing or could not be opened
 	trouble atomic.Pointer[snapshot.Trouble]
-	retired atomic.Bool
 }
 
 // reconciler carries the difference between what there is and what is wanted
@@ -81,7 +79,7 @@ type reconciler struct {
 
 func newReconciler(d *Daemon) *reconciler {
 	r := &reconciler{
-		Daemon: d, plane: &dataplane.Plane{NetNS: d.netns, Instance: d.opts.Config.Instance, Version: build.Version(), Log: d.log}, cfg: d.opts.Config, have: plan.NewState(),
+		Daemon: d, plane: &dataplane.Plane{NetNS: d.netns, Instance: d.opts.Config.Instance, Version: d.opts.Version, Log: d.log}, cfg: d.opts.Config, have: plan.NewState(),
 		broken: map[plan.PortKey]string{}, ports: map[plan.PortKey]*dataplane.Port{},
 		routers: map[plan.Identity]*running{}, leaving: map[*engine.Router]*running{},
 		locks: map[string]*rundir.Lock{}, failed: map[string]bool{},
@@ -500,7 +498,7 @@ func (r *reconciler) reported(rep vip.Report) {
 		return
 	}
 	x := v.(*running)
-	if x.retired.Load() && !rep.Owned() {
+	if x.Retired() && !rep.Owned() {
 		r.sets.Delete(rep.Set) // there will be no other
 	}
 	r.writer.Report(x.Router, journal.Report{
@@ -611,7 +609,7 @@ func (r *reconciler) collect() {
 		if x.port != nil {
 			x.port.RemoveRouter(x.ID)
 		}
-		if x.retired.Store(true); !router.Owned() {
+		if !router.Owned() {
 			r.sets.Delete(x.set) // nothing is reported of it
 		}
 		r.host.Remove(x.set)

@@ -52,7 +52,7 @@ type Port struct {
 	sender  *transport.Sender
 	routers map[loader.RouterID]loader.Router
 	modes   []loader.Mode // that are tried
-	mac     [6]byte       // when it was opened
+	mac     [6]byte
 	log     *slog.Logger
 }
 
@@ -200,6 +200,7 @@ func (p *Port) Counters() func() (loader.Counters, error) {
 // Change makes an open interface provide something else. Its hardware address
 // reaches the program by way of the event loop.
 func (d *Plane) Change(p *Port, to *plan.Port) error {
+	p.mac = to.MAC
 	if p.kernel != nil {
 		modes, _ := programs(to.Modes)
 		if err := p.kernel.SetLocals(p.Engine.Ifindex, locals(to)); err != nil {

@@ -170,7 +170,9 @@ func (e *Engine) armSession(s *Session) {
 	if s.open {
 		due = s.Deadline()
 	}
+	was := e.table.probeDue[s.at]
 	e.table.probeDue[s.at] = due
+	e.stale = e.stale || was <= e.probeNext && due > was
 	e.probeNext = min(e.probeNext, due)
 }
 

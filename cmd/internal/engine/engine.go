@@ -86,6 +86,7 @@ type Engine struct {
 	now       control.Instant
 	next      control.Instant // earliest deadline of a router
 	probeNext control.Instant // earliest deadline of a session
+	stale     bool            // one of them was moved, and may not be the earliest any more
 	planned   control.Instant // when the timer was to wake the loop
 	overslept time.Duration   // how much later it did
 	late      time.Duration   // how late the current deadline is acted on
@@ -221,12 +222,9 @@ func (e *Engine) iterate(now control.Instant, ready []unix.EpollEvent) {
 		e.suspended(e.overslept)
 	}
 	e.drain()
-	e.drainSockets(ready)
+	e.takeReady(ready)
 	e.takeLinks()
 	e.takeBatch()
-	if e.now >= e.planned {
-		e.clearTimer()
-	}
 	if e.now >= e.next {
 		e.expireDue()
 	}
@@ -259,10 +257,14 @@ func (e *Engine) drain() {
 	}
 }
 
-// drainSockets takes what waits in those packet sockets that are readable. The
+// takeReady takes what waits in those packet sockets that are readable. The
 // others are looked at before a deadline of their routers is acted on.
-func (e *Engine) drainSockets(ready []unix.EpollEvent) {
+func (e *Engine) takeReady(ready []unix.EpollEvent) {
 	for i := range ready {
+		if ready[i].Fd == int32(e.wakeup) {
+			readCounter(e.wakeup)
+			continue
+		}
 		for _, p := range e.table.Ports {
 			if p.Socket != nil && int32(p.Socket.FD()) == ready[i].Fd {
 				p.Socket.Drain(e.onEvent)
@@ -271,16 +273,14 @@ func (e *Engine) drainSockets(ready []unix.EpollEvent) {
 	}
 }
 
-func (e *Engine) clearTimer() { readCounter(e.timer) }
-
-// readCounter makes a timerfd or an eventfd unreadable again.
+// readCounter makes an eventfd unreadable again. A timerfd becomes so by being
+// armed.
 func readCounter(fd int) {
 	var counter [8]byte
 	_, _, _ = unix.RawSyscall(unix.SYS_READ, uintptr(fd), uintptr(unsafe.Pointer(&counter)), 8)
 }
 
 func (e *Engine) takeLinks() {
-	readCounter(e.wakeup)
 	var l Link
 	for e.links.pop(&l) {
 		e.link(&l)
@@ -498,7 +498,6 @@ func (e *Engine) stepWith(r *Router, ev control.Event, advert *loader.Event) {
 
 // perform carries actions out, in order.
 func (e *Engine) perform(r *Router, actions []control.Action, advert *loader.Event, lastSeen int64) {
-	master := r.state.Master.Addr()
 	for _, a := range actions {
 		switch a.Kind {
 		case control.ActionAdvert:
@@ -519,10 +518,11 @@ func (e *Engine) perform(r *Router, actions []control.Action, advert *loader.Eve
 			}
 			e.unfollow(r)
 		case control.ActionTransition:
+			peer := r.state.Master.Addr() // that was followed
 			if a.To == control.Backup {
-				master, _ = r.router.Master()
+				peer, _ = r.router.Master()
 			}
-			e.transition(r, a, master, lastSeen)
+			e.transition(r, a, peer, lastSeen)
 		}
 	}
 }
@@ -570,7 +570,9 @@ func (e *Engine) arm(r *Router) {
 		}
 		near = due.Add(-ahead)
 	}
+	was := e.table.due[r.at]
 	e.table.due[r.at], e.table.near[r.at] = due, near
+	e.stale = e.stale || was <= e.next && due > was
 	e.next = min(e.next, due)
 }
 
@@ -666,8 +668,10 @@ func (e *Engine) earliest() control.Instant {
 // armTimer makes the loop wake for what is due next, and often enough to renew
 // its lease.
 func (e *Engine) armTimer() {
-	e.next = e.earliest()
-	e.probeNext = e.earliestProbe()
+	// Only if the earliest deadline was moved may it be another's now.
+	if e.stale {
+		e.next, e.probeNext, e.stale = e.earliest(), e.earliestProbe(), false
+	}
 	e.planned = min(e.next, e.probeNext, e.now.Add(min(e.lease/4, longestSleep)))
 	spec := unix.ItimerSpec{Value: unix.NsecToTimespec(max(1, clock.Local(int64(e.planned))))}
 	_, _, _ = unix.RawSyscall6(unix.SYS_TIMERFD_SETTIME, uintptr(e.timer), unix.TFD_TIMER_ABSTIME,

@@ -32,6 +32,14 @@ func (a Addr) Addr() netip.Addr {
 	return netip.AddrFrom16(a).Unmap()
 }
 
+// String returns the address, empty for the zero value.
+func (a Addr) String() string {
+	if a == (Addr{}) {
+		return ""
+	}
+	return a.Addr().String()
+}
+
 // SightingKind is what another host does that only this one should do, or that
 // does not fit our configuration.
 type SightingKind uint8

@@ -219,16 +219,12 @@ func (w *Writer) reject(r *engine.Record) {
 	w.Journal.Append(e)
 }
 
-var verdicts = map[bfd.Verdict]string{
-	bfd.VerdictUp: "up", bfd.VerdictDown: "down", bfd.VerdictAdminDown: "admin_down",
-}
-
 // session reports that fast detection began to count, or that the RFC's timer
 // is on its own again.
 func (w *Writer) session(r *engine.Record) {
 	e := Entry{
 		Time: w.wall(r.At), Kind: FastDetect, Instance: r.Port.Name, Interface: r.Port.Name,
-		Peer: name(r.Peer), Why: verdicts[r.Verdict],
+		Peer: name(r.Peer), Why: r.Verdict.String(),
 	}
 	attrs := []any{"iface", r.Port.Name, "peer", e.Peer}
 	switch r.Verdict {

@@ -219,9 +219,7 @@ func session(out emitter, ifname string, s *snapshot.Session) {
 	out.gauge(descSessionInfo, 1, with(strconv.FormatUint(uint64(s.Local), 10), strconv.FormatUint(uint64(s.Remote), 10), s.Diag.String())...)
 	out.count(descProbes, s.Sent, with()...)
 	out.gauge(descReplies, float64(s.Replies), with()...)
-	for v, name := range snapshot.VerdictNames {
-		if name != "" {
-			out.count(descVerdicts, s.Verdicts[v], with(name)...)
-		}
+	for _, v := range bfd.Verdicts {
+		out.count(descVerdicts, s.Verdicts[v], with(v.String())...)
 	}
 }

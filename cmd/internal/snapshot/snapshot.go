@@ -225,9 +225,6 @@ func MAC(mac [6]byte) string { return net.HardwareAddr(mac[:]).String() }
 // Wall converts a time of CLOCK_MONOTONIC, as near as two clocks allow.
 func (s *Snapshot) Wall(ns int64) time.Time { return time.Now().Add(time.Duration(ns - s.Now)) }
 
-// VerdictNames are the words for bfd.Verdict in status, events and metrics.
-var VerdictNames = [...]string{bfd.VerdictUp: "up", bfd.VerdictDown: "down", bfd.VerdictAdminDown: "admin_down"}
-
 // States are those of a virtual router.
 var States = []control.State{control.Init, control.Backup, control.Master, control.Fault}
 
