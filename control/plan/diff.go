@@ -80,19 +80,11 @@ func (s ClosePort) apply(st *State)    { delete(st.Ports, s.Key) }
 func (s ChangeRouter) apply(st *State) { st.Routers[s.ID] = s.Router }
 func (s StartRouter) apply(st *State)  { st.Routers[s.ID] = s.Router }
 
-// Apply returns the State after a step that succeeded.
-func Apply(have *State, s Step) *State {
-	out := have.Clone()
-	s.apply(out)
-	return out
-}
+// Apply notes that a step succeeded.
+func (s *State) Apply(step Step) { step.apply(s) }
 
-// Retired returns the State after a router that was stopped is INIT.
-func Retired(have *State, id Identity) *State {
-	out := have.Clone()
-	delete(out.Leaving, id)
-	return out
-}
+// Retired notes that a router that was stopped is INIT.
+func (s *State) Retired(id Identity) { delete(s.Leaving, id) }
 
 // Diff returns the steps from what there is to what is wanted that can be done
 // now, in order. Some wait for others: a router that is to be replaced for the

@@ -6,7 +6,7 @@
 // interface and stop are the same operation with other inputs:
 //
 //	want := Compute(config, facts)
-//	for step in Diff(have, want) { if it succeeds, have = Apply(have, step) }
+//	for step in Diff(have, want) { if it succeeds, have.Apply(step) }
 //
 // A step that fails leaves its object out of what there is, so the next Diff
 // tries it again.

@@ -215,12 +215,13 @@ func TestBrokenPort(t *testing.T) {
 	assert.Equal(t, "the hook is busy", r.Fault)
 	assert.True(t, r.Config.Tracks[0].Down)
 
-	have := plan.Apply(plan.NewState(), plan.StartRouter{ID: id, Router: r})
+	have := plan.NewState()
+	have.Apply(plan.StartRouter{ID: id, Router: r})
 	steps := plan.Diff(have, broken)
 	require.Len(t, steps, 1)
 	assert.Equal(t, key, steps[0].(plan.OpenPort).Key, "it is tried again")
 
-	have = plan.Apply(have, steps[0])
+	have.Apply(steps[0])
 	open, _ := plan.Compute(conf, facts, auto)
 	assert.Equal(t, []plan.Step{plan.StopRouter{ID: id}}, plan.Diff(have, open), "it has no port to change on")
 }
@@ -309,7 +310,7 @@ func (w world) converge(have, want *plan.State, failures int) *plan.State {
 		require.Less(w.t, round, 100, "it does not end: %#v", plan.Diff(have, want))
 		for id := range have.Leaving {
 			if w.IntN(2) == 0 { // some serve a little longer
-				have = plan.Retired(have, id)
+				have.Retired(id)
 			}
 		}
 		steps := plan.Diff(have, want)
@@ -324,7 +325,7 @@ func (w world) converge(have, want *plan.State, failures int) *plan.State {
 			if start, ok := s.(plan.StartRouter); ok {
 				require.False(w.t, have.Leaving[start.ID], "it starts beside the one that leaves")
 			}
-			have = plan.Apply(have, s)
+			have.Apply(s)
 		}
 	}
 }

@@ -126,6 +126,10 @@ func (r *reconciler) run(ctx context.Context, ready func()) error {
 	if err := r.reconcile(want); errors.Is(err, fs.ErrPermission) {
 		return errors.Join(err, r.leave())
 	}
+	// Also if none is wanted: a crash may have left some.
+	if _, err := vip.Firewall(r.have.Firewall, r.removable); err != nil {
+		r.log.Info("cannot look for firewall entries that a predecessor left", "err", err)
+	}
 	ready()
 	retry := time.NewTimer(r.retryIn())
 	defer retry.Stop()
@@ -263,7 +267,7 @@ func (r *reconciler) reconcile(want *plan.State) error {
 	for _, s := range plan.Diff(r.have, want) {
 		err := r.do(s, &w)
 		if err == nil {
-			r.have = plan.Apply(r.have, s)
+			r.have.Apply(s)
 			continue
 		}
 		errs = append(errs, err)
@@ -302,7 +306,8 @@ func (r *reconciler) do(s plan.Step, w *work) error {
 	case plan.RemoveLeftovers:
 		return r.removeLeftovers(s.Addresses)
 	case plan.SetFirewall:
-		next := plan.Apply(r.have, s)
+		next := r.have.Clone()
+		next.Apply(s)
 		_, err := vip.Firewall(next.Firewall, r.removable)
 		return err
 	case plan.OpenPort:
@@ -613,7 +618,7 @@ func (r *reconciler) collect() {
 			r.sets.Delete(x.set) // nothing is reported of it
 		}
 		r.host.Remove(x.set)
-		r.have = plan.Retired(r.have, x.at)
+		r.have.Retired(x.at)
 	}
 	if len(retired) > 0 {
 		r.apply(&engine.Batch{Table: r.table()})
