@@ -380,10 +380,7 @@ func (n *Node) XVRRPD(conf string, flags ...string) *Process {
 // XVRRPDWith is XVRRPD by way of another program, e.g. env.
 func (n *Node) XVRRPDWith(prefix []string, conf string, flags ...string) *Process {
 	n.lab.tb.Helper()
-	args := append(slices.Clone(prefix), filepath.Join(n.lab.Bin, "xvrrpd"), "-n", "-l", "-D", "-f", conf,
-		"--control-socket", n.Socket(), "-p", filepath.Join(n.lab.Dir, n.Name+".pid"))
-	args = append(args, flags...)
-	p := n.Start(args...)
+	p := n.Launch(prefix, conf, flags...)
 	n.lab.Eventually("xvrrpd serves on "+n.Name, 10*time.Second, func() bool {
 		select {
 		case <-p.done:
@@ -393,6 +390,14 @@ func (n *Node) XVRRPDWith(prefix []string, conf string, flags ...string) *Proces
 		return strings.Contains(p.Output(), "xvrrpd starts")
 	})
 	return p
+}
+
+// Launch is XVRRPDWith without the wait.
+func (n *Node) Launch(prefix []string, conf string, flags ...string) *Process {
+	n.lab.tb.Helper()
+	args := append(slices.Clone(prefix), filepath.Join(n.lab.Bin, "xvrrpd"), "-n", "-l", "-D", "-f", conf,
+		"--control-socket", n.Socket(), "-p", filepath.Join(n.lab.Dir, n.Name+".pid"))
+	return n.Start(append(args, flags...)...)
 }
 
 // Socket is the path of the control socket that XVRRPD uses.

@@ -20,6 +20,7 @@ import (
 // again and records when the answers came.
 type Prober struct {
 	fd      int
+	to      [4]byte
 	sent    atomic.Int64
 	mu      sync.Mutex
 	replies []time.Time
@@ -47,7 +48,7 @@ func (n *Node) Probe(addr string, interval time.Duration) *Prober {
 	if err != nil {
 		n.lab.tb.Fatalf("probe from %s: %v", n.Name, err)
 	}
-	p := &Prober{fd: fd, stop: make(chan struct{})}
+	p := &Prober{fd: fd, to: to, stop: make(chan struct{})}
 	p.wg.Add(2)
 	go p.send(interval)
 	go p.receive()
@@ -93,7 +94,8 @@ func (p *Prober) receive() {
 	buf, oob := make([]byte, 256), make([]byte, 128)
 	for {
 		n, oobn, _, _, err := unix.Recvmsg(p.fd, buf, oob, 0)
-		if err == nil && n >= 28 && buf[20] == 0 {
+		// Before it was connected the socket heard answers for other probers.
+		if err == nil && n >= 28 && buf[20] == 0 && [4]byte(buf[12:16]) == p.to {
 			at := stamp(oob[:oobn])
 			seq := int(binary.BigEndian.Uint16(buf[26:]))
 			p.mu.Lock()

@@ -23,15 +23,21 @@ type fault struct {
 	name  string
 	what  string // of the first number
 	run   func(s *site, d string) map[string]sample
-	peers []string // beside xvrrp
+	peers []string
 }
 
-var everybody = []string{"xvrrp", "keepalived", "frr"}
+// everybody is the daemons in the order of the tables: xvrrp, that of the
+// revision before, and the peers.
+var everybody = []string{"xvrrp", "before", "keepalived", "frr"}
+
+// ours reports whether a daemon is xvrrp, of this revision or of the one
+// before.
+func ours(d string) bool { return d == "xvrrp" || d == "before" }
 
 var faults = []fault{
 	{"cut", "client dark, ms", (*site).silentCut, everybody},
 	{"kill", "SIGKILL to the first advert of the other, ms", (*site).kill, everybody},
-	{"stop", "SIGSTOP to the last answer of the hung host, ms", (*site).hang, []string{"xvrrp", "keepalived"}},
+	{"stop", "SIGSTOP to the last answer of the hung host, ms", (*site).hang, everybody[:3]},
 	{"term", "probes lost of 5,000 a second", (*site).planned, everybody},
 }
 
@@ -42,7 +48,7 @@ var freeze = fault{"freeze", "resume to the last answer of the one that yields, 
 func (b *bench) runFault(r *result, f fault, trials int) {
 	r.Faults[f.name] = map[string]map[string][]sample{}
 	for _, d := range f.peers {
-		if d == "frr" && !lab.HaveFRR() {
+		if !b.has(d) {
 			continue
 		}
 		out := map[string][]sample{}
@@ -51,7 +57,7 @@ func (b *bench) runFault(r *result, f fault, trials int) {
 		for t := range trials {
 			if s == nil || d == "frr" {
 				b.end()
-				s = b.site()
+				s = b.site(d)
 			}
 			s.begin(d)
 			got := f.run(s, d)
@@ -70,7 +76,7 @@ func (s *site) begin(d string) {
 	s.m = s.startFast(d, s.master, masterPriority)
 	s.steady(masterAddr, 10)
 	s.p = s.startFast(d, s.backup, backupPriority)
-	if d == "xvrrp" {
+	if ours(d) {
 		s.Eventually("the session is Up", 10*time.Second, s.sessionUp)
 	}
 	s.hold(300 * time.Millisecond)
@@ -95,7 +101,7 @@ func (s *site) finish(d string) {
 
 // startFast is start with fast detection, if the daemon has it.
 func (s *site) startFast(d string, n *lab.Node, priority int) *lab.Process {
-	if d != "xvrrp" {
+	if !ours(d) {
 		return s.start(d, n, priority, 1)
 	}
 	return n.XVRRPD(s.File(n.Name+".conf", "global_defs {\nfast_detect interval 1 multiplier 3\n}\n"+conf(priority, 1)))
@@ -218,7 +224,7 @@ func (b *bench) freezes(r *result, trials int) {
 		r.Faults[freeze.name][d] = out
 		var sites []*site
 		for range labs {
-			sites = append(sites, b.site())
+			sites = append(sites, b.site(d))
 		}
 		for len(out[""]) < trials {
 			for _, s := range sites {

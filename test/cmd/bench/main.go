@@ -56,6 +56,10 @@ type result struct {
 	Floods     []flooded                                 `json:"floods"`
 	Soak       *unmoved                                  `json:"soak"`
 	Garbage    []collected                               `json:"garbage_collection"`
+
+	Scale   map[string]map[string]*grown   `json:"scale"`          // by shape and daemon
+	Reloads map[string]map[string]reloaded `json:"reloads"`        // by daemon and whether there were any
+	Rolling map[string]map[string][]sample `json:"rolling_change"` // by daemon and number
 }
 
 type sample = float64
@@ -72,9 +76,12 @@ func main() {
 	trials := flag.Int("trials", 30, "silent cuts of each daemon")
 	mass := flag.Int("mass", 10, "cuts with 250 instances")
 	faulty := flag.Int("fault-trials", 50, "trials of each fault and daemon")
+	reloading := flag.Int("reloads", 100, "reloads that change one of twenty instances")
+	rolls := flag.Int("rolling", 20, "changes of the address list of a pair, one node after the other")
 	starving := flag.Duration("starve", 10*time.Minute, "CPU starvation")
 	soaking := flag.Duration("soak", 30*time.Minute, "idle soak")
-	only := flag.String("only", "", "comma-separated parts: frames,cut,mass,faults (or one of fault-cut, -kill, -stop, -term, -freeze),gc,floods,starve,soak")
+	only := flag.String("only", "", "comma-separated parts: frames,cut,mass,scale,reload,rolling,faults (or one of fault-cut, -kill, -stop, -term, -freeze),gc,floods,starve,soak")
+	before := flag.String("before", "", "also measure the programs of git `REVISION`")
 	docs := flag.Bool("docs", true, "write docs/benchmarks.md")
 	from := flag.String("from", "", "measure nothing; report samples of an earlier `FILE`")
 	flag.Parse()
@@ -84,6 +91,15 @@ func main() {
 	}
 	b := &bench{}
 	defer b.end()
+	if *before != "" {
+		dir, err := buildRevision(*before)
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "bench:", err)
+			os.Exit(1)
+		}
+		defer os.RemoveAll(dir)
+		b.before = filepath.Join(dir, "bin")
+	}
 	part := func(name string) bool { return *only == "" || strings.Contains(","+*only+",", ","+name+",") }
 	r := &result{
 		When: time.Now(), Environment: environment(), Detect: map[string][]sample{},
@@ -99,9 +115,23 @@ func main() {
 		b.silentCuts(r, *trials)
 	}
 	if part("mass") {
-		for _, d := range []string{"xvrrp", "keepalived"} {
-			b.mass(r, d, *mass)
+		for _, d := range everybody[:3] {
+			if b.has(d) {
+				b.mass(r, d, *mass)
+			}
 		}
+	}
+	if part("scale") {
+		b.scale(r)
+		save(r)
+	}
+	if part("reload") {
+		b.reloads(r, *reloading)
+		save(r)
+	}
+	if part("rolling") {
+		b.rolling(r, *rolls)
+		save(r)
 	}
 	for _, f := range faults {
 		if part("faults") || part("fault-"+f.name) {
@@ -154,7 +184,21 @@ func replay(file string, docs bool) {
 }
 
 // bench is a lab.TB: it ends the run, and cleans up before.
-type bench struct{ cleanups []func() }
+type bench struct {
+	cleanups []func()
+	before   string // folder with the programs of the revision before; empty: it is not measured
+}
+
+// has reports whether a daemon is there to be measured.
+func (b *bench) has(daemon string) bool {
+	switch daemon {
+	case "before":
+		return b.before != ""
+	case "frr":
+		return lab.HaveFRR()
+	}
+	return true
+}
 
 func (b *bench) Helper()                 {}
 func (b *bench) Logf(f string, a ...any) { fmt.Printf(f+"\n", a...) }
@@ -175,13 +219,17 @@ func (b *bench) end() {
 // site is one LAN with two hosts and the client.
 type site struct {
 	*lab.Lab
+	b                      *bench
 	master, backup, client *lab.Node
 	wire                   *lab.Capture
 	m, p                   *lab.Process // the daemons of a trial
 }
 
-func (b *bench) site() *site {
-	s := &site{Lab: lab.New(b)}
+func (b *bench) site(daemon string) *site {
+	s := &site{Lab: lab.New(b), b: b}
+	if daemon == "before" {
+		s.Bin = b.before
+	}
 	s.master = s.Node("m", "ens33 "+masterAddr+"/24")
 	s.backup = s.Node("b", "ens33 "+backupAddr+"/24")
 	s.client = s.Node("c", "ens33 "+clientAddr+"/24")
@@ -212,7 +260,7 @@ func address(i int) string {
 func (s *site) start(daemon string, n *lab.Node, priority, instances int) *lab.Process {
 	c := s.File(n.Name+".conf", conf(priority, instances))
 	switch daemon {
-	case "xvrrp":
+	case "xvrrp", "before":
 		return n.XVRRPD(c)
 	case "keepalived":
 		return n.Keepalived(c)
@@ -242,18 +290,17 @@ func (s *site) onlyMaster(src string, adverts int) func() bool {
 }
 
 func (b *bench) silentCuts(r *result, trials int) {
-	daemons := []string{"xvrrp", "keepalived"}
-	if lab.HaveFRR() {
-		daemons = append(daemons, "frr")
-	}
-	for _, d := range daemons {
+	for _, d := range everybody {
+		if !b.has(d) {
+			continue
+		}
 		var s *site
 		for t := range trials {
 			// FRR 8.4 leaves its device up when it has been master once, and
 			// then answers for the address as a backup: it starts afresh.
 			if s == nil || d == "frr" {
 				b.end()
-				s = b.site()
+				s = b.site(d)
 				s.start(d, s.master, masterPriority, 1)
 				s.steady(masterAddr, 10)
 				s.start(d, s.backup, backupPriority, 1)
@@ -292,7 +339,7 @@ func (s *site) cut() (detect, dark float64) {
 
 // floor is the darkness that the client sees although nothing fails.
 func (b *bench) floor(rounds int) []sample {
-	s := b.site()
+	s := b.site("")
 	defer b.end()
 	s.master.Run("ip", "address", "add", vip+"/24", "dev", "ens33")
 	var out []sample
@@ -332,7 +379,7 @@ func timerLateness(n int) []sample {
 func (b *bench) mass(r *result, daemon string, cuts int) {
 	const n = 250
 	for t := range cuts {
-		s := b.site()
+		s := b.site(daemon)
 		m := s.start(daemon, s.master, masterPriority, n)
 		s.Eventually("every instance is announced", 60*time.Second, func() bool { return s.announced(masterAddr, time.Time{}) == n })
 		p := s.start(daemon, s.backup, backupPriority, n)
@@ -369,7 +416,7 @@ func (s *site) load(daemon string, m, p *lab.Process) load {
 		Master: (treeCPU(m) - cm).Seconds() / wall * 100, Backup: (treeCPU(p) - cb).Seconds() / wall * 100,
 		MasterRSS: treeRSS(m), BackupRSS: treeRSS(p), Events: s.events(daemon) - before,
 	}
-	if daemon != "xvrrp" {
+	if !ours(daemon) {
 		l.Events = -1
 	}
 	return l
@@ -389,7 +436,7 @@ func (s *site) within(limit time.Duration, cond func() bool) bool {
 func (s *site) hold(d time.Duration) { <-time.After(d) }
 
 func (s *site) events(daemon string) int {
-	if daemon != "xvrrp" {
+	if !ours(daemon) {
 		return 0
 	}
 	var st struct {

@@ -17,7 +17,8 @@ import (
 
 var colours = map[string]color.Color{
 	"xvrrp": color.RGBA{R: 0x1b, G: 0x7f, B: 0x3b, A: 255}, "keepalived": color.RGBA{R: 0xc0, G: 0x39, B: 0x2b, A: 255},
-	"frr": color.RGBA{R: 0x2c, G: 0x5a, B: 0xa0, A: 255}, "nothing wrong": color.Gray{Y: 0x99},
+	"before": color.RGBA{R: 0x7f, G: 0xc9, B: 0x7f, A: 255},
+	"frr":    color.RGBA{R: 0x2c, G: 0x5a, B: 0xa0, A: 255}, "nothing wrong": color.Gray{Y: 0x99},
 }
 
 // survival is the share of trials that took longer than x.

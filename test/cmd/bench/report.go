@@ -11,8 +11,6 @@ import (
 	"time"
 )
 
-var daemons = []string{"xvrrp", "keepalived", "frr"}
-
 // report is the table of a run, in Markdown, with the bars beside it.
 func report(r *result) string {
 	var b strings.Builder
@@ -29,23 +27,23 @@ func report(r *result) string {
 	fmt.Fprintf(&b, "| ms | n | min | p50 | p99 | max |\n|---|---|---|---|---|---|\n")
 	row("noise floor: real-time timer lateness", r.Wakeup)
 	row("noise floor: longest gap between replies in 1.5 s, nothing wrong", r.Floor)
-	for _, d := range daemons {
+	for _, d := range everybody {
 		row("silent cut: last advert → first advert of "+d, r.Detect[d])
 	}
-	for _, d := range daemons {
+	for _, d := range everybody {
 		row("silent cut: client dark, "+d, r.Dark[d])
 	}
-	for _, d := range daemons {
+	for _, d := range everybody {
 		row("250 instances: last advert → last of 250 announced, "+d, r.Mass[d])
 	}
-	for _, d := range daemons {
+	for _, d := range everybody {
 		if n := r.Unsteady[d]; n > 0 {
 			fmt.Fprintf(&b, "\n%s: %d more cuts with 250 instances do not count, because the backup held some addresses before.\n", d, n)
 		}
 	}
 	if len(r.CPU) > 0 {
 		fmt.Fprintf(&b, "\n| 250 instances at 10 ms, steady | CPU master | CPU backup | memory master | memory backup | events to user space |\n|---|---|---|---|---|---|\n")
-		for _, d := range daemons {
+		for _, d := range everybody {
 			l, ok := r.CPU[d]
 			if !ok {
 				continue
@@ -60,9 +58,106 @@ func report(r *result) string {
 	if r.Frames != "" {
 		fmt.Fprintf(&b, "\nCost of a frame in the kernel (`BPF_PROG_TEST_RUN`), and allocations:\n\n```\n%s\n%s\n```\n", r.Frames, r.Allocs)
 	}
+	scaleTable(&b, r)
+	changeTables(&b, r)
 	faultTables(&b, r)
 	bars(&b, r)
 	return b.String()
+}
+
+// scaleTable shows what daemons of different sizes take.
+func scaleTable(b *strings.Builder, r *result) {
+	if len(r.Scale) == 0 {
+		return
+	}
+	fmt.Fprintf(b, "\n| adverts at 1 s | daemon | starts | start → last address, ms: min | p50 | max | process | BPF maps and programs | programs | processor at rest: master | backup | addresses: master | backup |\n|---|---|---|---|---|---|---|---|---|---|---|---|---|\n")
+	for _, sh := range shapes {
+		for _, d := range everybody {
+			g := r.Scale[sh.String()][d]
+			if g == nil {
+				continue
+			}
+			s := summarize(g.StartMs)
+			fmt.Fprintf(b, "| %s | %s | %d | %.0f | %.0f | %.0f | %.1f MiB | %.1f MiB | %d | %.2f %% | %.2f %% | %d | %d |\n", sh, d, s.n,
+				s.min, s.p50, s.max, g.ProcessMiB, g.KernelMiB, g.Programs, g.IdleMaster, g.IdleBkp, g.Owned[0], g.Owned[1])
+		}
+	}
+}
+
+// changeTables show what changes of the configuration did to whom they do not
+// concern.
+func changeTables(b *strings.Builder, r *result) {
+	if len(r.Reloads) > 0 {
+		fmt.Fprintf(b, "\n| 19 of 20 instances at 10 ms, under load | daemon | s | pings | lost | adverts of the backup, or with priority 0 | gaps between adverts, intervals: p50 | p99 | p99.9 | max |\n|---|---|---|---|---|---|---|---|---|---|\n")
+	}
+	for _, how := range []string{"left alone", "reloaded"} {
+		for _, d := range reloaders {
+			if x, ok := r.Reloads[d][how]; ok {
+				fmt.Fprintf(b, "| %s | %s | %.0f | %d | %d | %d | %.2f | %.2f | %.2f | %.2f |\n", how, d, x.Seconds, x.Sent, x.Lost, x.Taken,
+					x.GapP50, x.GapP99, x.P999, x.GapMax)
+			}
+		}
+	}
+	if len(r.Rolling) > 0 {
+		fmt.Fprintf(b, "\n| rolling change of a pair's address list | daemon | n | p50 | max |\n|---|---|---|---|---|\n")
+	}
+	for _, d := range reloaders {
+		for _, name := range []string{rollTwo, rollLost, rollTaken} {
+			if s := summarize(r.Rolling[d][name]); s.n > 0 {
+				fmt.Fprintf(b, "| %s | %s | %d | %.0f | %.0f |\n", name, d, s.n, s.p50, s.max)
+			}
+		}
+	}
+}
+
+// changeBars are the bars of sizes and changes.
+func changeBars(r *result, bar func(what string, bound, measured float64, unit string)) {
+	wait := ms(scaleWait)
+	of := func(sh shape) (x, k *grown) { return r.Scale[sh.String()]["xvrrp"], r.Scale[sh.String()]["keepalived"] }
+	if x, k := of(shape{200, 1}); x != nil && k != nil {
+		bar("200 interfaces: start to the last address, above the protocol's part, median: keepalived's",
+			summarize(k.StartMs).p50-wait, summarize(x.StartMs).p50-wait, "ms")
+		bar("200 interfaces: memory of process and kernel", 60, x.ProcessMiB+x.KernelMiB, "MiB")
+		bar("200 interfaces: programs", 8, float64(x.Programs), "")
+	}
+	if x, k := of(shape{1000, 1}); x != nil && k != nil {
+		bar("1,000 interfaces: addresses that the master lacks or the backup has", 0, float64(1000-x.Owned[0]+x.Owned[1]), "")
+		bar("1,000 interfaces: processor at rest, master: keepalived's", k.IdleMaster, x.IdleMaster, "%")
+		bar("1,000 interfaces: processor at rest, backup: keepalived's", k.IdleBkp, x.IdleBkp, "%")
+	}
+	if x, ok := r.Reloads["xvrrp"]["reloaded"]; ok {
+		bar("reloads: refused", 0, float64(x.Failed), "")
+		bar("reloads: adverts of the backup for the 19 others, or with priority 0", 0, float64(x.Taken), "")
+		bar("reloads: pings lost on the 19 others", 0, float64(x.Lost), "")
+		bar("reloads: advert gap of the 19 others, p99.9", 1.5, x.P999, "intervals")
+	}
+	if x := r.Rolling["xvrrp"]; x != nil {
+		bar("rolling change: two hosts answer for an address, max", 0, summarize(x[rollTwo]).max, "ms")
+		bar("rolling change: probes lost on the address that stays, max", 0, summarize(x[rollLost]).max, "")
+	}
+}
+
+// beforeBars compare with the revision before: no worse than its median, with
+// what this lab cannot tell apart.
+func beforeBars(r *result, bar func(what string, bound, measured float64, unit string)) {
+	floor := summarize(r.Wakeup).p99
+	compare := func(what string, x, before []sample) {
+		if len(x) > 0 && len(before) > 0 {
+			bar("no worse than before: "+what+", median + 5 % + noise floor (timer p99)", 1.05*summarize(before).p50+floor, summarize(x).p50, "ms")
+		}
+	}
+	compare("last advert → first advert", r.Detect["xvrrp"], r.Detect["before"])
+	compare("client dark", r.Dark["xvrrp"], r.Dark["before"])
+	compare("last of 250 announced", r.Mass["xvrrp"], r.Mass["before"])
+	for _, f := range faults {
+		if f.name != "term" {
+			compare(f.name+": "+strings.TrimSuffix(f.what, ", ms"), r.Faults[f.name]["xvrrp"][""], r.Faults[f.name]["before"][""])
+		}
+	}
+	if x, k := r.CPU["xvrrp"], r.CPU["before"]; k.Master > 0 {
+		bar("no worse than before: processor of the master with 250 instances, + 5 %", 1.05*k.Master, x.Master, "%")
+		bar("no worse than before: processor of the backup with 250 instances, + 5 %", 1.05*k.Backup, x.Backup, "%")
+	}
 }
 
 // faultTables show what daemons did when something failed, or when everything
@@ -87,10 +182,10 @@ func faultTables(b *strings.Builder, r *result) {
 		fmt.Fprintf(b, "\n![Survival of trials, by fault](benchmarks-survival.png)\n")
 	}
 	if len(r.Floods) > 0 {
-		fmt.Fprintf(b, "\n| flood | frames/s | transitions | largest gap of the master's adverts, intervals | CPU of both daemons | CPU before |\n|---|---|---|---|---|---|\n")
+		fmt.Fprintf(b, "\n| flood | daemon | frames/s | transitions | largest gap of the master's adverts, intervals | CPU of both daemons | CPU without the flood |\n|---|---|---|---|---|---|---|\n")
 	}
 	for _, f := range r.Floods {
-		fmt.Fprintf(b, "| %s | %.0f | %d | %.2f | %.1f %% | %.1f %% |\n", f.Kind, f.Rate, f.Transitions, f.GapMax, f.CPU, f.CPUIdle)
+		fmt.Fprintf(b, "| %s | %s | %.0f | %d | %.2f | %.1f %% | %.1f %% |\n", f.Kind, f.Daemon, f.Rate, f.Transitions, f.GapMax, f.CPU, f.CPUIdle)
 	}
 	if r.Starvation != nil || r.Soak != nil {
 		fmt.Fprintf(b, "\n| nothing failed | s | false failovers: %s | %s | keepalived | probes | verdicts | silences held | loop late, max: master | backup | stolen by the host |\n|---|---|---|---|---|---|---|---|---|---|---|\n",
@@ -174,6 +269,9 @@ func faultBars(r *result, bar func(what string, bound, measured float64, unit st
 		}
 	}
 	for _, f := range r.Floods {
+		if f.Daemon == "before" {
+			continue
+		}
 		bar("flood, "+f.Kind+": transitions", 0, float64(f.Transitions), "")
 		bar("flood, "+f.Kind+": largest advert gap", 1.5, f.GapMax, "intervals")
 		if f.Kind == floodUnknown || f.Kind == floodTTL {
@@ -216,7 +314,9 @@ func bars(b *strings.Builder, r *result) {
 	if k, x := r.Mass["keepalived"], r.Mass["xvrrp"]; len(k) > 0 && len(x) > 0 {
 		bar("last of 250 announced: 1/20 of keepalived's", summarize(k).p50/20, summarize(x).p50, "ms")
 	}
+	changeBars(r, bar)
 	faultBars(r, bar)
+	beforeBars(r, bar)
 }
 
 const marker = "<!-- results -->"

@@ -166,7 +166,7 @@ func (s *site) watchBothWays() func() *unmoved {
 // starve runs both daemons in one lab, under the same load: eight seconds of
 // ordinary work on every processor, then two of FIFO-50 hogs.
 func (b *bench) starve(r *result, length time.Duration) {
-	x, k := b.site(), b.site()
+	x, k := b.site("xvrrp"), b.site("keepalived")
 	defer b.end()
 	// xvrrp as it is without a keyword; keepalived above the hogs.
 	const above = config.DefaultRTPriority
@@ -213,6 +213,7 @@ const (
 
 // flooded is one row of the flood matrix.
 type flooded struct {
+	Daemon      string
 	Kind        string
 	Rate        float64 // frames a second
 	Transitions int
@@ -222,6 +223,14 @@ type flooded struct {
 }
 
 func (b *bench) floods(r *result, length time.Duration) {
+	for _, d := range []string{"xvrrp", "before"} {
+		if b.has(d) {
+			b.floodsOf(r, d, length)
+		}
+	}
+}
+
+func (b *bench) floodsOf(r *result, daemon string, length time.Duration) {
 	spoofed := netip.MustParseAddr("192.168.1.66")
 	for _, f := range []struct {
 		kind  string
@@ -238,7 +247,7 @@ func (b *bench) floods(r *result, length time.Duration) {
 			s.Advert.Priority, s.Src = 1, netip.AddrFrom4([4]byte{192, 168, 1, byte(150 + n)})
 		}}},
 	} {
-		s := b.site()
+		s := b.site(daemon)
 		watcher := s.Node("w", "ens33 192.168.1.30/24")
 		every, text := interval, conf
 		if f.flood.Version == 2 {
@@ -252,7 +261,7 @@ func (b *bench) floods(r *result, length time.Duration) {
 		p := s.backup.XVRRPD(s.File("b.conf", text(backupPriority, 1)))
 		s.steady(masterAddr, 5)
 		s.hold(time.Second)
-		row := flooded{Kind: f.kind}
+		row := flooded{Daemon: daemon, Kind: f.kind}
 		cpu := func(d time.Duration) float64 {
 			before, at := treeCPU(m)+treeCPU(p), time.Now()
 			s.hold(d)
@@ -287,7 +296,7 @@ func confV2(priority, _ int) string {
 
 // soak leaves a pair alone.
 func (b *bench) soak(r *result, length time.Duration) {
-	s := b.site()
+	s := b.site("xvrrp")
 	defer b.end()
 	became := s.watchBothWays()
 	s.hold(length)
@@ -307,7 +316,7 @@ type collected struct {
 // of its heap, and questions make it allocate.
 func (b *bench) garbage(r *result, length time.Duration) {
 	for _, forced := range []bool{false, true} {
-		s := b.site()
+		s := b.site("xvrrp")
 		s.master.XVRRPD(s.File("m.conf", plainFast(masterPriority)))
 		s.steady(masterAddr, 10)
 		env := []string{"env", "GODEBUG=gctrace=1"}

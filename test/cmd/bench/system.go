@@ -3,9 +3,11 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
@@ -87,6 +89,48 @@ func treeRSS(p *lab.Process) float64 {
 	return total
 }
 
+// mapsAndPrograms is what a daemon holds of BPF: the memory of its maps and
+// programs in MiB, and the number of its programs.
+func mapsAndPrograms(p *lab.Process) (mib float64, programs int) {
+	seen := map[string]bool{}
+	files, _ := filepath.Glob(fmt.Sprintf("/proc/%d/fdinfo/*", p.PID()))
+	for _, file := range files {
+		text, _ := os.ReadFile(file)
+		fields := map[string]string{}
+		for _, line := range strings.Split(string(text), "\n") {
+			if name, value, ok := strings.Cut(line, ":"); ok {
+				fields[name] = strings.TrimSpace(value)
+			}
+		}
+		bytes, err := strconv.ParseFloat(fields["memlock"], 64)
+		id := "map " + fields["map_id"]
+		if fields["map_id"] == "" {
+			id = "program " + fields["prog_id"]
+		}
+		if err != nil || seen[id] { // a link names its program, and no memory
+			continue
+		}
+		seen[id] = true
+		mib += bytes / (1 << 20)
+		if fields["map_id"] == "" {
+			programs++
+		}
+	}
+	return mib, programs
+}
+
+// buildRevision builds the programs of a git revision in DIR/bin.
+func buildRevision(revision string) (dir string, err error) {
+	if dir, err = os.MkdirTemp("", "xvrrp-before-"); err != nil {
+		return "", err
+	}
+	sh := `git archive "$1" | tar -x -C "$2" && cd "$2" && CGO_ENABLED=0 go build -o bin/ ./cmd/...`
+	if out, err := exec.Command("sh", "-c", sh, "sh", revision, dir).CombinedOutput(); err != nil {
+		return "", errors.Join(fmt.Errorf("build revision %s: %w: %s", revision, err, out), os.RemoveAll(dir))
+	}
+	return dir, nil
+}
+
 // goBenchmarks runs what `go test -bench` measures: the cost of the program in
 // the kernel, and allocations.
 func goBenchmarks() (frames, allocs string) {
@@ -104,5 +148,5 @@ func goBenchmarks() (frames, allocs string) {
 		return strings.Join(lines, "\n")
 	}
 	return run("-bench", "Frame", "-benchtime", "30x", "./loader"),
-		run("-bench", ".", "-benchmem", "./control/...", "./cmd/internal/daemon")
+		run("-bench", ".", "-benchmem", "./control/...", "./cmd/internal/...")
 }

@@ -1,0 +1,195 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+
+	"github.com/xvrrp/xvrrp/test/lab"
+)
+
+// shape is a size of a daemon: so many interfaces, with so many instances each.
+type shape struct{ interfaces, each int }
+
+func (s shape) String() string {
+	if s.interfaces == 1 {
+		return fmt.Sprintf("1 interface, %d instances", s.each)
+	}
+	return fmt.Sprintf("%d interfaces, %d instance each", s.interfaces, s.each)
+}
+
+func (s shape) instances() int { return s.interfaces * s.each }
+
+// shapes, with the number of starts of each.
+var shapes = []struct {
+	shape
+	starts int
+}{{shape{1, 1}, 5}, {shape{200, 1}, 5}, {shape{1000, 1}, 3}, {shape{1, 250}, 5}}
+
+// What the revision before is measured with: it took three quarters of a minute
+// to start with 200 interfaces.
+const (
+	largestBefore = 200
+	startsBefore  = 2
+)
+
+// scaleInterval is the advert interval of all these instances, and scaleWait
+// what the protocol itself takes from the start to the address,
+// Active_Down_Interval of RFC 9568 section 6.1.
+const (
+	scaleInterval = time.Second
+	scaleWait     = 3*scaleInterval + scaleInterval*(256-masterPriority)/256
+)
+
+// grown is what became of a daemon of one shape.
+type grown struct {
+	StartMs    []sample // start of the program to the last address
+	ProcessMiB float64  // resident
+	KernelMiB  float64  // BPF maps and programs
+	Programs   int
+	// With a backup of the same kind on the other ends:
+	Owned               [2]int // addresses of master and backup
+	IdleMaster, IdleBkp float64
+}
+
+// scale starts daemons of every shape, and looks at them at rest.
+func (b *bench) scale(r *result) {
+	r.Scale = map[string]map[string]*grown{}
+	for _, sh := range shapes {
+		r.Scale[sh.String()] = map[string]*grown{}
+		for _, d := range everybody[:3] {
+			if !b.has(d) || d == "before" && sh.interfaces > largestBefore {
+				continue
+			}
+			g, starts := &grown{}, sh.starts
+			if d == "before" {
+				starts = min(starts, startsBefore)
+			}
+			r.Scale[sh.String()][d] = g
+			for n := range starts {
+				s := b.wires(d, sh.shape)
+				g.StartMs = append(g.StartMs, s.startToLast(d, sh.shape))
+				if n == 0 {
+					s.rest(d, sh.shape, g)
+				}
+				b.end()
+			}
+			fmt.Printf("%s, %s: %+v\n", sh, d, *g)
+		}
+	}
+}
+
+// wires is a pair of hosts with a wire for each interface. There is no client.
+func (b *bench) wires(daemon string, sh shape) *site {
+	s := &site{Lab: lab.New(b), b: b}
+	if daemon == "before" {
+		s.Bin = b.before
+	}
+	s.master, s.backup = s.Node("m"), s.Node("b")
+	var links, m, p strings.Builder
+	for i := range sh.interfaces {
+		fmt.Fprintf(&links, "link add d%d type veth peer name d%d netns %s\n", i, i, filepath.Base(s.backup.Netns()))
+		fmt.Fprintf(&m, "address add %s/24 dev d%d\nlink set d%d up\n", scaleAddr(i, 1), i, i)
+		fmt.Fprintf(&p, "address add %s/24 dev d%d\nlink set d%d up\n", scaleAddr(i, 2), i, i)
+	}
+	s.master.Run("ip", "-batch", s.File("links", links.String()))
+	s.master.Run("ip", "-batch", s.File("m-up", m.String()))
+	s.backup.Run("ip", "-batch", s.File("b-up", p.String()))
+	return s
+}
+
+// scaleAddr is an address of the network of an interface.
+func scaleAddr(i, host int) netip.Addr {
+	return netip.AddrFrom4([4]byte{10, byte(i >> 8), byte(i), byte(host)})
+}
+
+// scaleVIP is the n-th virtual address of an interface.
+func scaleVIP(i, n int) netip.Addr { return scaleAddr(i, 3+n) }
+
+func scaleConf(priority int, sh shape) string {
+	var s strings.Builder
+	fmt.Fprint(&s, "global_defs {\nrouter_id bench\nvrrp_version 3\n}\n")
+	for i := range sh.interfaces {
+		for n := range sh.each {
+			fmt.Fprintf(&s, "vrrp_instance I%d_%d {\nstate BACKUP\ninterface d%d\nvirtual_router_id %d\npriority %d\nadvert_int 1\nvirtual_ipaddress {\n%s/24\n}\n}\n",
+				i, n, i, n+1, priority, scaleVIP(i, n))
+		}
+	}
+	return s.String()
+}
+
+// launch starts a daemon and does not wait.
+func (s *site) launch(daemon string, n *lab.Node, conf string) *lab.Process {
+	if ours(daemon) {
+		return n.Launch(nil, conf)
+	}
+	return n.Keepalived(conf)
+}
+
+// startToLast starts the master and returns the time until it has its last
+// address, as the kernel tells.
+func (s *site) startToLast(daemon string, sh shape) sample {
+	conf := s.File("m.conf", scaleConf(masterPriority, sh))
+	updates, stop := make(chan netlink.AddrUpdate, 4096), make(chan struct{})
+	defer close(stop)
+	ns, err := netns.GetFromPath(s.master.Netns())
+	if err == nil {
+		err = errors.Join(netlink.AddrSubscribeWithOptions(updates, stop, netlink.AddrSubscribeOptions{
+			Namespace: &ns, ReceiveBufferSize: 8 << 20, ReceiveBufferForceSize: true,
+		}), ns.Close())
+	}
+	if err != nil {
+		s.b.Fatalf("watch the addresses: %v", err)
+	}
+	from := time.Now()
+	s.m = s.launch(daemon, s.master, conf)
+	limit := time.After(5 * time.Minute)
+	seen := map[string]bool{}
+	for len(seen) < sh.instances() {
+		select {
+		case u := <-updates:
+			if a, _ := netip.AddrFromSlice(u.LinkAddress.IP); u.NewAddr && a.Unmap().As4()[3] > 2 {
+				seen[a.String()] = true
+			}
+		case <-limit:
+			s.b.Fatalf("%s has %d of %d addresses after five minutes: %s", daemon, len(seen), sh.instances(), s.m.Output())
+		}
+	}
+	return ms(time.Since(from))
+}
+
+// rest lets a backup join, and measures both when they have come to rest.
+func (s *site) rest(daemon string, sh shape, g *grown) {
+	s.p = s.launch(daemon, s.backup, s.File("b.conf", scaleConf(backupPriority, sh)))
+	// Longer than a router that hears nobody takes, after the longest start.
+	s.hold(time.Duration(2*g.StartMs[0])*time.Millisecond + 2*scaleWait)
+	const length = 20 * time.Second
+	m, p, at := treeCPU(s.m), treeCPU(s.p), time.Now()
+	s.hold(length)
+	wall := time.Since(at).Seconds()
+	g.IdleMaster, g.IdleBkp = (treeCPU(s.m)-m).Seconds()/wall*100, (treeCPU(s.p)-p).Seconds()/wall*100
+	g.ProcessMiB = treeRSS(s.m)
+	g.KernelMiB, g.Programs = mapsAndPrograms(s.m)
+	for i, n := range []*lab.Node{s.master, s.backup} {
+		for _, line := range strings.Split(n.Run("ip", "-4", "-o", "address", "show"), "\n") {
+			f := strings.Fields(line)
+			if len(f) < 4 {
+				continue
+			}
+			if a, err := netip.ParsePrefix(f[3]); err == nil && a.Addr().As4()[0] == 10 && a.Addr().As4()[3] > 2 {
+				g.Owned[i]++
+			}
+		}
+	}
+	s.m.Signal(unix.SIGTERM)
+	s.p.Signal(unix.SIGTERM)
+}
