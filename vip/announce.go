@@ -293,24 +293,30 @@ func (o *object) prepareFrames() {
 	}
 }
 
-// probeEvery is how often one of the owned addresses is probed: each about
-// once a second while there are no more than ten, and never more than ten
-// frames a second.
-const probeEvery = 100 * time.Millisecond
+// Each of the owned addresses is probed about once a second while there are no
+// more than ten, and there are never more than ten frames a second. A worker
+// with few addresses, or none, sleeps for as long: every time that it wakes the
+// runtime looks after its threads for a while, which costs more than the probe.
+const (
+	probeRound = time.Second
+	probeEvery = 100 * time.Millisecond
+)
 
-// probeNext sends a probe for the next owned address. Nobody should answer;
-// whoever does is seen by the program on the interface. A probe that the
-// kernel refuses is not sent again: the next turn comes.
-func (h *Host) probeNext() {
+// probeNext sends a probe for the next owned address, and returns the time until
+// it is another one's turn. Nobody should answer; whoever does is seen by the
+// program on the interface. A probe that the kernel refuses is not sent again:
+// the next turn comes.
+func (h *Host) probeNext() time.Duration {
 	count := 0
 	for _, s := range h.sets {
 		count += s.probes()
 	}
 	if count == 0 {
-		return
+		return probeRound
 	}
-	turn := h.probed % max(count, int(time.Second/probeEvery))
+	turn := h.probed % count
 	h.probed++
+	wait := max(probeRound/time.Duration(count), probeEvery)
 	for _, s := range h.sets {
 		if n := s.probes(); turn >= n {
 			turn -= n
@@ -324,11 +330,12 @@ func (h *Host) probeNext() {
 				if len(o.link.waiting) == 0 {
 					_, _ = h.send(o.link, [][]byte{o.probe})
 				}
-				return
+				return wait
 			}
 			turn--
 		}
 	}
+	return wait
 }
 
 // probes returns how many addresses of the set have to be probed.

@@ -221,8 +221,7 @@ func (h *Host) Run(ctx context.Context) error {
 	})
 	var probe func()
 	probe = func() {
-		h.probeNext()
-		h.at(h.now()+int64(probeEvery), probe)
+		h.at(h.now()+int64(h.probeNext()), probe)
 	}
 	probe()
 	for ctx.Err() == nil {

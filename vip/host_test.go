@@ -583,7 +583,7 @@ func TestOwnedAddressesAreProbed(t *testing.T) {
 	b.turn()
 	for range 2 {
 		for range want {
-			b.probeNext()
+			assert.Equal(t, probeEvery, b.probeNext())
 		}
 		assert.Equal(t, want, b.wire.take())
 	}
@@ -596,10 +596,15 @@ func TestFewAddressesAreProbedOnceASecond(t *testing.T) {
 	s.Takeover()
 	b.turn()
 	b.wire.take()
-	for range 30 {
-		b.probeNext()
+	for range 9 {
+		assert.Equal(t, time.Second/3, b.probeNext())
 	}
 	assert.Len(t, b.wire.take(), 9)
+	s.Release()
+	b.turn()
+	b.wire.take()
+	assert.Equal(t, time.Second, b.probeNext(), "nothing is owned")
+	assert.Empty(t, b.wire.take())
 }
 
 // The event loop orders without allocating.
