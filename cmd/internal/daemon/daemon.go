@@ -100,12 +100,15 @@ func New(opts Options) (d *Daemon, err error) {
 	if err != nil {
 		return d, err
 	}
+	d.state.loop = realLoop{d.engine}
 	if d.host, err = vip.NewHost(clock.Now, d.state.reported); err != nil {
 		return d, err
 	}
+	d.state.addrs = realAddresses{d.host}
 	if d.watcher, err = vip.NewWatcher(d.news, d.lost); err != nil {
 		return d, err
 	}
+	d.state.links = d.watcher
 	for _, l := range d.watcher.Facts().Links {
 		d.host.SetMAC(l.Index, hardwareAddr(l.Ethernet, l.MAC))
 	}

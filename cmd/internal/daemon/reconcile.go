@@ -55,7 +55,10 @@ type running struct {
 // out. It belongs to one goroutine, but for reported.
 type reconciler struct {
 	*Daemon
-	plane    *dataplane.Plane
+	plane    plane
+	loop     loop
+	addrs    addresses
+	links    links
 	cfg      *config.Config
 	have     *plan.State // what really succeeded
 	broken   map[plan.PortKey]string
@@ -66,7 +69,8 @@ type reconciler struct {
 	sessions []*engine.Session
 	local    uint32 // discriminator of the first session
 	prober   *transport.Prober
-	locks    map[string]*rundir.Lock
+	takeLock func(ifname string) (lock, error)
+	locks    map[string]lock // nil: there is no place for one
 	batches  uint64
 	lifted   bool            // the fences of a predecessor
 	told     findings        // about this host
@@ -79,10 +83,13 @@ type reconciler struct {
 
 func newReconciler(d *Daemon) *reconciler {
 	r := &reconciler{
-		Daemon: d, plane: &dataplane.Plane{NetNS: d.netns, Instance: d.opts.Config.Instance, Version: d.opts.Version, Log: d.log}, cfg: d.opts.Config, have: plan.NewState(),
+		Daemon: d, cfg: d.opts.Config, have: plan.NewState(), takeLock: lockOf(d.netns),
+		plane: realPlane{&dataplane.Plane{
+			NetNS: d.netns, Instance: d.opts.Config.Instance, Version: d.opts.Version, Log: d.log,
+		}},
 		broken: map[plan.PortKey]string{}, ports: map[plan.PortKey]*dataplane.Port{},
 		routers: map[plan.Identity]*running{}, leaving: map[*engine.Router]*running{},
-		locks: map[string]*rundir.Lock{}, failed: map[string]bool{},
+		locks: map[string]lock{}, failed: map[string]bool{},
 		// Any but 0; peers that met a predecessor's sessions see others.
 		local: rand.Uint32()<<16 | 1<<31,
 	}
@@ -95,7 +102,7 @@ func (r *reconciler) lock(ifname string) error {
 	if _, ok := r.locks[ifname]; ok {
 		return nil
 	}
-	l, err := rundir.LockInterface(r.netns, ifname)
+	l, err := r.takeLock(ifname)
 	if errors.Is(err, rundir.ErrInUse) {
 		return err
 	}
@@ -121,13 +128,13 @@ func (r *reconciler) unlock() error {
 func (r *reconciler) run(ctx context.Context, ready func()) error {
 	want, diags := r.want()
 	r.told = r.told.tell(diags, r.log)
-	r.have = plan.Observed(r.watcher.Facts(), want)
+	r.have = plan.Observed(r.links.Facts(), want)
 	// What fails is tried again, but a right that is missing does not come.
 	if err := r.reconcile(want); errors.Is(err, fs.ErrPermission) {
 		return errors.Join(err, r.leave())
 	}
 	// Also if none is wanted: a crash may have left some.
-	if _, err := vip.Firewall(r.have.Firewall, r.removable); err != nil {
+	if _, err := r.addrs.Firewall(r.have.Firewall, r.removable); err != nil {
 		r.log.Info("cannot look for firewall entries that a predecessor left", "err", err)
 	}
 	ready()
@@ -140,7 +147,7 @@ func (r *reconciler) run(ctx context.Context, ready func()) error {
 		case <-path.C:
 			r.checkPath()
 			continue
-		case <-r.watcher.Changed():
+		case <-r.links.Changed():
 		case <-retry.C:
 		case <-r.inbox.signal:
 			r.collect()
@@ -163,7 +170,7 @@ func (r *reconciler) run(ctx context.Context, ready func()) error {
 // the next mode that works.
 func (r *reconciler) checkPath() {
 	for key, p := range r.ports {
-		if p.InPath() {
+		if r.plane.InPath(p) {
 			continue
 		}
 		why := "something took the BPF program off the interface, or put another before it"
@@ -190,7 +197,7 @@ func (r *reconciler) planOptions() plan.Options {
 }
 
 func (r *reconciler) want() (*plan.State, config.Diagnostics) {
-	facts := r.watcher.Facts()
+	facts := r.links.Facts()
 	maps.DeleteFunc(r.broken, func(k plan.PortKey, _ string) bool { return facts.ByIndex(k.Ifindex) == nil })
 	return plan.Compute(r.cfg, facts, r.planOptions())
 }
@@ -221,13 +228,13 @@ func (r *reconciler) closePorts() error {
 	r.reader.Set(&snapshot.Sources{})
 	var errs []error
 	for _, p := range r.ports {
-		errs = append(errs, p.Close())
+		errs = append(errs, r.plane.ClosePort(p))
 	}
 	errs = append(errs, r.plane.Close())
 	if r.prober != nil {
 		errs = append(errs, r.prober.Close())
 	}
-	_, err := vip.Firewall(nil, r.removable)
+	_, err := r.addrs.Firewall(nil, r.removable)
 	return errors.Join(append(errs, err)...)
 }
 
@@ -294,9 +301,7 @@ func (r *reconciler) liftFences() {
 	if r.lifted || len(r.have.Leftovers) > 0 {
 		return
 	}
-	if k := r.plane.Kernel(); k != nil {
-		k.LiftFences()
-	}
+	r.plane.LiftFences()
 	r.lifted = true
 }
 
@@ -308,7 +313,7 @@ func (r *reconciler) do(s plan.Step, w *work) error {
 	case plan.SetFirewall:
 		next := r.have.Clone()
 		next.Apply(s)
-		_, err := vip.Firewall(next.Firewall, r.removable)
+		_, err := r.addrs.Firewall(next.Firewall, r.removable)
 		return err
 	case plan.OpenPort:
 		return r.openPort(s, w)
@@ -336,12 +341,12 @@ func (r *reconciler) do(s plan.Step, w *work) error {
 func (r *reconciler) removeLeftovers(list []plan.Address) error {
 	var left []vip.Found
 	for _, a := range list {
-		l := r.watcher.Facts().ByIndex(a.Ifindex)
+		l := r.links.Facts().ByIndex(a.Ifindex)
 		if l != nil && r.removable(l.Name) {
 			left = append(left, vip.Found{Address: vip.Address{Ifindex: a.Ifindex, Prefix: a.Prefix, Peer: a.Peer}})
 		}
 	}
-	if err := vip.Remove(left); err != nil {
+	if err := r.addrs.RemoveLeftovers(left); err != nil {
 		return fmt.Errorf("remove addresses that were left behind: %w", err)
 	}
 	for _, a := range left {
@@ -359,7 +364,7 @@ func addressLock(ifname string) string { return ifname + ":addresses" }
 // that holds the lock protects them all.
 func (r *reconciler) lockAddresses(at plan.PortKey, addresses []plan.Address) {
 	for _, a := range addresses {
-		if l := r.watcher.Facts().ByIndex(a.Ifindex); l != nil && a.Ifindex != at.Ifindex {
+		if l := r.links.Facts().ByIndex(a.Ifindex); l != nil && a.Ifindex != at.Ifindex {
 			_ = r.lock(addressLock(l.Name))
 		}
 	}
@@ -376,7 +381,7 @@ func (r *reconciler) free(name string) bool {
 	if _, ok := r.locks[name]; ok {
 		return true
 	}
-	l, err := rundir.LockInterface(r.netns, name)
+	l, err := r.takeLock(name)
 	if err != nil {
 		return !errors.Is(err, rundir.ErrInUse)
 	}
@@ -404,7 +409,7 @@ func (r *reconciler) openPort(s plan.OpenPort, w *work) error {
 	}
 	if s.Port.Probes && r.prober == nil && p.HasProgram() {
 		if r.prober, err = transport.NewProber(); err != nil {
-			return errors.Join(err, p.Close())
+			return errors.Join(err, r.plane.ClosePort(p))
 		}
 	}
 	if s.Port.Probes && (!p.HasProgram() || !s.Port.Ethernet) {
@@ -466,13 +471,13 @@ func (r *reconciler) start(s plan.StartRouter, w *work) error {
 	id := r.newID()
 	if x.port != nil {
 		port = x.port.Engine
-		if err := x.port.SetRouter(id, s.ID, &s.Router); err != nil {
+		if err := r.plane.SetRouter(x.port, id, s.ID, &s.Router); err != nil {
 			r.byID[id] = false
 			return err
 		}
 	}
 	r.lockAddresses(s.ID.Port, s.Router.Addresses)
-	x.set = r.host.Add(setSpec(&s.Router))
+	x.set = r.addrs.Add(setSpec(&s.Router))
 	x.Router = engine.NewRouter(id, port, x.set, engineSpec(&s.Router))
 	r.routers[s.ID] = x
 	r.sets.Store(x.set, x)
@@ -484,7 +489,7 @@ func (r *reconciler) start(s plan.StartRouter, w *work) error {
 func (r *reconciler) change(s plan.ChangeRouter, w *work) error {
 	x := r.routers[s.ID]
 	if x.port != nil {
-		if err := x.port.SetRouter(x.ID, s.ID, &s.Router); err != nil {
+		if err := r.plane.SetRouter(x.port, x.ID, s.ID, &s.Router); err != nil {
 			return err
 		}
 	}
@@ -503,7 +508,7 @@ func (r *reconciler) reported(rep vip.Report) {
 		return
 	}
 	x := v.(*running)
-	if x.Retired() && !rep.Owned() {
+	if r.loop.Retired(x.Router) && !rep.Owned() {
 		r.sets.Delete(rep.Set) // there will be no other
 	}
 	r.writer.Report(x.Router, journal.Report{
@@ -533,13 +538,13 @@ func (r *reconciler) commit(w *work) {
 		r.apply(&w.batch)
 	}
 	if len(w.sets) > 0 {
-		r.host.Update(w.sets...)
+		r.addrs.Update(w.sets...)
 	}
 	if w.changed {
 		r.publish()
 	}
 	for _, p := range w.closing {
-		if err := p.Close(); err != nil {
+		if err := r.plane.ClosePort(p); err != nil {
 			r.log.Warn("a closed interface left something behind", "err", err)
 		}
 	}
@@ -549,10 +554,10 @@ func (r *reconciler) commit(w *work) {
 func (r *reconciler) apply(b *engine.Batch) {
 	r.batches++
 	b.Number = r.batches
-	if !r.engine.Apply(b) {
+	if !r.loop.Apply(b) {
 		return // the loop ended with the batch before
 	}
-	for r.engine.Applied() < b.Number {
+	for r.loop.Applied() < b.Number {
 		select {
 		case <-r.inbox.signal:
 		case <-r.loopDone:
@@ -601,23 +606,23 @@ func (r *reconciler) collect() {
 	if len(gone) > 0 {
 		// Programs and memberships went with the interface, even if it is back
 		// with its index by now: the ports are closed first.
-		want, _ := plan.Compute(r.cfg, r.watcher.Facts().Without(gone), r.planOptions())
+		want, _ := plan.Compute(r.cfg, r.links.Facts().Without(gone), r.planOptions())
 		_ = r.reconcile(want) // what failed was logged, and is tried again
 	}
 	var retired []*engine.Router
 	for router, x := range r.leaving {
-		if !router.Retired() {
+		if !r.loop.Retired(router) {
 			continue
 		}
 		retired = append(retired, router)
 		delete(r.leaving, router)
 		if x.port != nil {
-			x.port.RemoveRouter(x.ID)
+			r.plane.RemoveRouter(x.port, x.ID)
 		}
-		if !router.Owned() {
+		if !r.loop.Owned(router) {
 			r.sets.Delete(x.set) // nothing is reported of it
 		}
-		r.host.Remove(x.set)
+		r.addrs.Remove(x.set)
 		r.have.Retired(x.at)
 	}
 	if len(retired) > 0 {
@@ -635,7 +640,7 @@ func (r *reconciler) collect() {
 
 // restoreFirewall puts back what somebody removed, such as nft flush ruleset.
 func (r *reconciler) restoreFirewall() {
-	written, err := vip.Firewall(r.have.Firewall, r.removable)
+	written, err := r.addrs.Firewall(r.have.Firewall, r.removable)
 	if err != nil {
 		r.log.Error("the firewall was changed and cannot be put back", "err", err)
 	}

@@ -51,7 +51,7 @@ func (r *reconciler) reload(q reloadRequest) reloadAnswer {
 	if cfg != nil {
 		diags = append(diags, immutable(r.cfg, cfg)...)
 		cfg.Process = r.cfg.Process
-		want, host = plan.Compute(cfg, r.watcher.Facts(), r.planOptions())
+		want, host = plan.Compute(cfg, r.links.Facts(), r.planOptions())
 	}
 	inFile := diags
 	diags = append(slices.Clone(diags), host...)

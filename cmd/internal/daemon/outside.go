@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package daemon
+
+import (
+	"net/netip"
+
+	"github.com/xvrrp/xvrrp/cmd/internal/dataplane"
+	"github.com/xvrrp/xvrrp/cmd/internal/engine"
+	"github.com/xvrrp/xvrrp/cmd/internal/rundir"
+	"github.com/xvrrp/xvrrp/control/plan"
+	"github.com/xvrrp/xvrrp/loader"
+	"github.com/xvrrp/xvrrp/vip"
+)
+
+// What the reconciler needs of everything that it changes or asks. Its tests
+// have others in their place, and run without root and without a real clock.
+
+// plane is the data plane.
+type plane interface {
+	Open(plan.PortKey, *plan.Port) (*dataplane.Port, error)
+	Change(*dataplane.Port, *plan.Port) error
+	Attach(*dataplane.Port) error
+	InPath(*dataplane.Port) bool
+	SetRouter(*dataplane.Port, loader.RouterID, plan.Identity, *plan.Router) error
+	RemoveRouter(*dataplane.Port, loader.RouterID)
+	ClosePort(*dataplane.Port) error
+	Kernel() *loader.Collection
+	LiftFences()
+	Close() error
+}
+
+// loop is the event loop.
+type loop interface {
+	Apply(*engine.Batch) bool
+	Applied() uint64
+	Retired(*engine.Router) bool
+	Owned(*engine.Router) bool
+}
+
+// addresses are those of this host, and its firewall.
+type addresses interface {
+	Add(vip.Spec) *vip.Set
+	Update(...vip.Change)
+	Remove(*vip.Set)
+	RemoveLeftovers([]vip.Found) error
+	Firewall(want map[string][]netip.Addr, removable func(ifname string) bool) (written []string, err error)
+}
+
+// links are the interfaces of this host.
+type links interface {
+	Facts() *plan.Facts
+	Changed() <-chan struct{}
+}
+
+// lock is held until it is released.
+type lock interface{ Release() error }
+
+type realPlane struct{ *dataplane.Plane }
+
+func (realPlane) InPath(p *dataplane.Port) bool { return p.InPath() }
+
+func (realPlane) SetRouter(p *dataplane.Port, id loader.RouterID, at plan.Identity, r *plan.Router) error {
+	return p.SetRouter(id, at, r)
+}
+
+func (realPlane) RemoveRouter(p *dataplane.Port, id loader.RouterID) { p.RemoveRouter(id) }
+
+func (realPlane) ClosePort(p *dataplane.Port) error { return p.Close() }
+
+func (p realPlane) LiftFences() {
+	if k := p.Kernel(); k != nil {
+		k.LiftFences()
+	}
+}
+
+type realLoop struct{ *engine.Engine }
+
+func (realLoop) Retired(r *engine.Router) bool { return r.Retired() }
+func (realLoop) Owned(r *engine.Router) bool   { return r.Owned() }
+
+type realAddresses struct{ *vip.Host }
+
+func (realAddresses) RemoveLeftovers(list []vip.Found) error { return vip.Remove(list) }
+
+func (realAddresses) Firewall(want map[string][]netip.Addr, removable func(string) bool) ([]string, error) {
+	return vip.Firewall(want, removable)
+}
+
+// lockOf returns what takes the locks of interfaces of a network namespace.
+func lockOf(netns uint64) func(ifname string) (lock, error) {
+	return func(ifname string) (lock, error) {
+		l, err := rundir.LockInterface(netns, ifname)
+		if err != nil {
+			return nil, err
+		}
+		return l, nil
+	}
+}
