@@ -149,6 +149,7 @@ func (r *reconciler) run(ctx context.Context, ready func()) error {
 			continue
 		case <-r.links.Changed():
 		case <-retry.C:
+			r.retry = min(2*r.retry, longestRetry) // if it fails again
 		case <-r.inbox.signal:
 			r.collect()
 		case q := <-r.reloads:
@@ -289,7 +290,7 @@ func (r *reconciler) reconcile(want *plan.State) error {
 		r.retry = 0
 		r.liftFences()
 	default:
-		r.retry = min(max(firstRetry, 2*r.retry), longestRetry)
+		r.retry = max(r.retry, firstRetry)
 	}
 	r.commit(&w)
 	return errors.Join(errs...)
