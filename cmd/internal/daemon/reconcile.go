@@ -62,6 +62,7 @@ type reconciler struct {
 	cfg      *config.Config
 	have     *plan.State // what really succeeded
 	broken   map[plan.PortKey]string
+	gone     map[int]bool // interfaces that vanished, also if they are back, until their ports are closed
 	ports    map[plan.PortKey]*dataplane.Port
 	routers  map[plan.Identity]*running
 	leaving  map[*engine.Router]*running
@@ -87,7 +88,7 @@ func newReconciler(d *Daemon) *reconciler {
 		plane: realPlane{&dataplane.Plane{
 			NetNS: d.netns, Instance: d.opts.Config.Instance, Version: d.opts.Version, Log: d.log,
 		}},
-		broken: map[plan.PortKey]string{}, ports: map[plan.PortKey]*dataplane.Port{},
+		broken: map[plan.PortKey]string{}, gone: map[int]bool{}, ports: map[plan.PortKey]*dataplane.Port{},
 		routers: map[plan.Identity]*running{}, leaving: map[*engine.Router]*running{},
 		locks: map[string]lock{}, failed: map[string]bool{},
 		// Any but 0; peers that met a predecessor's sessions see others.
@@ -127,7 +128,7 @@ func (r *reconciler) unlock() error {
 // this process lacks a right that it needs.
 func (r *reconciler) run(ctx context.Context, ready func()) error {
 	want, diags := r.want()
-	r.told = r.told.tell(diags, r.log)
+	r.tell(diags)
 	r.have = plan.Observed(r.links.Facts(), want)
 	// What fails is tried again, but a right that is missing does not come.
 	if err := r.reconcile(want); errors.Is(err, fs.ErrPermission) {
@@ -160,7 +161,7 @@ func (r *reconciler) run(ctx context.Context, ready func()) error {
 			return r.leave()
 		}
 		want, diags := r.want()
-		r.told = r.told.tell(diags, r.log)
+		r.tell(diags)
 		_ = r.reconcile(want) // what failed was logged, and is tried again
 		retry.Reset(r.retryIn())
 	}
@@ -197,8 +198,13 @@ func (r *reconciler) planOptions() plan.Options {
 	return plan.Options{Dataplane: r.opts.Dataplane, Hold: r.opts.Config.Process.Lease, Broken: r.broken}
 }
 
+// facts are those of this host. Programs and memberships went with an interface
+// that vanished, even if it is back with its index by now: it is missing until
+// its port is closed.
+func (r *reconciler) facts() *plan.Facts { return r.links.Facts().Without(r.gone) }
+
 func (r *reconciler) want() (*plan.State, config.Diagnostics) {
-	facts := r.links.Facts()
+	facts := r.facts()
 	maps.DeleteFunc(r.broken, func(k plan.PortKey, _ string) bool { return facts.ByIndex(k.Ifindex) == nil })
 	return plan.Compute(r.cfg, facts, r.planOptions())
 }
@@ -237,6 +243,14 @@ func (r *reconciler) closePorts() error {
 	}
 	_, err := r.addrs.Firewall(nil, r.removable)
 	return errors.Join(append(errs, err)...)
+}
+
+// tell logs what is news about this host. An interface that is only thought to
+// be missing is none.
+func (r *reconciler) tell(diags config.Diagnostics) {
+	if len(r.gone) == 0 {
+		r.told = r.told.tell(diags, r.log)
+	}
 }
 
 // findings are the messages that were logged.
@@ -293,7 +307,28 @@ func (r *reconciler) reconcile(want *plan.State) error {
 		r.retry = max(r.retry, firstRetry)
 	}
 	r.commit(&w)
+	r.comeBack()
 	return errors.Join(errs...)
+}
+
+// comeBack lets interfaces that vanished be there again, once nothing is left of
+// what went with them.
+func (r *reconciler) comeBack() {
+	for ifindex := range r.gone {
+		if !r.isOpen(ifindex) {
+			delete(r.gone, ifindex)
+			r.inbox.wake()
+		}
+	}
+}
+
+func (r *reconciler) isOpen(ifindex int) bool {
+	for key := range r.ports {
+		if key.Ifindex == ifindex {
+			return true
+		}
+	}
+	return false
 }
 
 // liftFences forgets the masters that a predecessor's fences were closed for:
@@ -604,12 +639,7 @@ func (r *reconciler) table() *engine.Table {
 // collect takes what the event loop has told.
 func (r *reconciler) collect() {
 	firewall, gone := r.inbox.take()
-	if len(gone) > 0 {
-		// Programs and memberships went with the interface, even if it is back
-		// with its index by now: the ports are closed first.
-		want, _ := plan.Compute(r.cfg, r.links.Facts().Without(gone), r.planOptions())
-		_ = r.reconcile(want) // what failed was logged, and is tried again
-	}
+	maps.Copy(r.gone, gone)
 	var retired []*engine.Router
 	for router, x := range r.leaving {
 		if !r.loop.Retired(router) {

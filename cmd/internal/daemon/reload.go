@@ -51,7 +51,7 @@ func (r *reconciler) reload(q reloadRequest) reloadAnswer {
 	if cfg != nil {
 		diags = append(diags, immutable(r.cfg, cfg)...)
 		cfg.Process = r.cfg.Process
-		want, host = plan.Compute(cfg, r.links.Facts(), r.planOptions())
+		want, host = plan.Compute(cfg, r.facts(), r.planOptions())
 	}
 	inFile := diags
 	diags = append(slices.Clone(diags), host...)
@@ -81,7 +81,7 @@ func (r *reconciler) reload(q reloadRequest) reloadAnswer {
 	r.log.Info("configuration reloaded", "instances", len(cfg.Instances), "changes", len(report.Changes))
 	r.journal.Append(journal.Entry{Time: time.Now(), Kind: journal.Reloaded, Why: fmt.Sprintf("%d changes", len(report.Changes))})
 	r.inFile = r.inFile.tell(inFile, r.log)
-	r.told = r.told.tell(host, r.log)
+	r.tell(host)
 	_ = r.reconcile(want) // what failed was logged, and is tried again
 	r.publish()
 	return reloadAnswer{report, nil}
