@@ -73,7 +73,6 @@ type reconciler struct {
 	takeLock func(ifname string) (lock, error)
 	locks    map[string]lock // nil: there is no place for one
 	batches  uint64
-	lifted   bool            // the fences of a predecessor
 	told     findings        // about this host
 	inFile   findings        // about the file
 	failed   map[string]bool // steps that failed, and were logged
@@ -299,13 +298,10 @@ func (r *reconciler) reconcile(want *plan.State) error {
 		}
 	}
 	r.failed = failed
-	switch {
-	case len(errs) == 0:
+	if r.retry = max(r.retry, firstRetry); len(errs) == 0 {
 		r.retry = 0
-		r.liftFences()
-	default:
-		r.retry = max(r.retry, firstRetry)
 	}
+	r.liftFences()
 	r.commit(&w)
 	r.comeBack()
 	return errors.Join(errs...)
@@ -331,14 +327,13 @@ func (r *reconciler) isOpen(ifindex int) bool {
 	return false
 }
 
-// liftFences forgets the masters that a predecessor's fences were closed for:
-// its addresses are gone.
+// liftFences forgets the masters that a predecessor's fences were closed for,
+// once its addresses are gone. A router takes over its fence when it starts,
+// which may be later than others.
 func (r *reconciler) liftFences() {
-	if r.lifted || len(r.have.Leftovers) > 0 {
-		return
+	if len(r.have.Leftovers) == 0 {
+		r.plane.LiftFences()
 	}
-	r.plane.LiftFences()
-	r.lifted = true
 }
 
 // do carries one step out, or notes in w what belongs to the event loop.
