@@ -669,6 +669,7 @@ func (r *reconciler) restoreFirewall() {
 	written, err := r.addrs.Firewall(r.have.Firewall, r.removable)
 	if err != nil {
 		r.log.Error("the firewall was changed and cannot be put back", "err", err)
+		clear(r.have.Firewall) // it is not known what is left, and a step from now on
 	}
 	if len(written) > 0 {
 		r.log.Warn("something else removed our firewall entries; they are put back", "ifaces", written)
