@@ -162,6 +162,7 @@ func (r *reconciler) run(ctx context.Context, ready func()) error {
 		want, diags := r.want()
 		r.tell(diags)
 		_ = r.reconcile(want) // what failed was logged, and is tried again
+		r.releaseLocks()
 		retry.Reset(r.retryIn())
 	}
 }
@@ -397,6 +398,47 @@ func (r *reconciler) lockAddresses(at plan.PortKey, addresses []plan.Address) {
 	for _, a := range addresses {
 		if l := r.links.Facts().ByIndex(a.Ifindex); l != nil && a.Ifindex != at.Ifindex {
 			_ = r.lock(addressLock(l.Name))
+		}
+	}
+}
+
+// releaseLocks lets other daemons serve the interfaces that the configuration
+// does not name and no router uses any more. A stop keeps them until the
+// addresses are gone.
+func (r *reconciler) releaseLocks() {
+	facts, needed := r.links.Facts(), map[string]bool{}
+	for _, i := range r.cfg.Instances {
+		needed[i.Interface] = true
+		if l := facts.Link(i.Interface); l != nil {
+			needed[l.Name] = true
+		}
+	}
+	for key := range r.ports {
+		needed[key.Name] = true
+	}
+	addresses := func(x *running) {
+		for _, a := range x.plan.Addresses {
+			if l := facts.ByIndex(a.Ifindex); l != nil {
+				needed[addressLock(l.Name)] = true
+			}
+		}
+	}
+	for _, x := range r.routers {
+		addresses(x)
+	}
+	for _, x := range r.leaving {
+		addresses(x)
+	}
+	for name, l := range r.locks {
+		if needed[name] {
+			continue
+		}
+		delete(r.locks, name)
+		if l == nil {
+			continue
+		}
+		if err := l.Release(); err != nil {
+			r.log.Warn("a lock is left behind", "iface", name, "err", err)
 		}
 	}
 }
