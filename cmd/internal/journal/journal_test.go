@@ -175,3 +175,40 @@ func TestRejectsAreLimited(t *testing.T) {
 	require.Len(t, lines, 2)
 	assert.Contains(t, lines[0], "kinds=30")
 }
+
+// A report may overtake more than one: the last one is its transition.
+func TestReportOvertakesTwoTransitions(t *testing.T) {
+	b, r := newBench(), router("A")
+	b.Report(r, Report{Epoch: 2, AppliedNs: 5})
+	b.record(moved(r, control.Backup, control.Master, 1))
+	b.record(moved(r, control.Master, control.Backup, 2))
+	lines := b.lines()
+	require.Len(t, lines, 2)
+	assert.NotContains(t, lines[0], "addresses_after")
+	assert.Contains(t, lines[1], "addresses_after=5ns")
+}
+
+// Nothing is kept of a router that is gone, whichever comes last: the news that
+// it is, or the report of its release.
+func TestRouterThatIsGone(t *testing.T) {
+	for name, reportsLast := range map[string]bool{"the report is last": true, "the report is first": false} {
+		t.Run(name, func(t *testing.T) {
+			b, r := newBench(), router("A")
+			b.record(moved(r, control.Backup, control.Master, 1))
+			b.Report(r, Report{Epoch: 1})
+			b.record(moved(r, control.Master, control.Init, 2))
+			if !reportsLast {
+				b.Report(r, Report{Epoch: 2})
+			}
+			b.record(engine.Record{Kind: engine.RecordRetired, Router: r})
+			if reportsLast {
+				b.Report(r, Report{Epoch: 2})
+			}
+			assert.Len(t, b.lines(), 2)
+			assert.Empty(t, b.waiting)
+			assert.Empty(t, b.early)
+			assert.Empty(t, b.done)
+			assert.Empty(t, b.retired)
+		})
+	}
+}

@@ -48,6 +48,8 @@ type Writer struct {
 	// address worker does not wait for the reader of records.
 	early map[*engine.Router]Report
 	done  map[*engine.Router]uint64 // epoch of the last report that was logged
+	// retired are routers that are gone, but for the report of their release.
+	retired map[*engine.Router]bool
 
 	rejects    int // lines about refused adverts since quiet
 	quiet      time.Time
@@ -80,7 +82,12 @@ func (w *Writer) Record(r *engine.Record) {
 	case engine.RecordRetired:
 		if len(w.waiting[r.Router]) == 0 {
 			w.forget(r.Router)
+			return
 		}
+		if w.retired == nil {
+			w.retired = map[*engine.Router]bool{}
+		}
+		w.retired[r.Router] = true
 	}
 }
 
@@ -97,7 +104,7 @@ func (w *Writer) transition(r *engine.Record) {
 		w.waiting = map[*engine.Router][]engine.Record{}
 	}
 	w.waiting[r.Router] = append(w.waiting[r.Router], *r)
-	if rep, ok := w.early[r.Router]; ok && rep.Epoch >= r.Epoch {
+	if rep, ok := w.early[r.Router]; ok && rep.Epoch == r.Epoch {
 		delete(w.early, r.Router)
 		w.complete(r.Router, rep)
 	}
@@ -145,6 +152,9 @@ func (w *Writer) complete(router *engine.Router, rep Report) {
 	w.log(&records[covered-1], &rep)
 	if w.waiting[router] = append(records[:0], records[covered:]...); len(w.waiting[router]) == 0 {
 		delete(w.waiting, router)
+		if w.retired[router] {
+			w.forget(router)
+		}
 	}
 }
 
@@ -152,6 +162,7 @@ func (w *Writer) complete(router *engine.Router, rep Report) {
 func (w *Writer) forget(router *engine.Router) {
 	delete(w.early, router)
 	delete(w.done, router)
+	delete(w.retired, router)
 }
 
 // Close logs the transitions whose report never came.
