@@ -35,7 +35,7 @@ type loop interface {
 	Apply(*engine.Batch) bool
 	Applied() uint64
 	Retired(*engine.Router) bool
-	Owned(*engine.Router) bool
+	Epoch(*engine.Router) uint64
 }
 
 // addresses are those of this host, and its firewall.
@@ -77,7 +77,7 @@ func (p realPlane) LiftFences() {
 type realLoop struct{ *engine.Engine }
 
 func (realLoop) Retired(r *engine.Router) bool { return r.Retired() }
-func (realLoop) Owned(r *engine.Router) bool   { return r.Owned() }
+func (realLoop) Epoch(r *engine.Router) uint64 { return r.Epoch() }
 
 type realAddresses struct{ *vip.Host }
 

@@ -49,6 +49,7 @@ type running struct {
 	set     *vip.Set
 	port    *dataplane.Port // nil: the interface is missing or could not be opened
 	trouble atomic.Pointer[snapshot.Trouble]
+	carried atomic.Uint64 // the last epoch of ownership that was reported
 }
 
 // reconciler carries the difference between what there is and what is wanted
@@ -581,6 +582,7 @@ func (r *reconciler) reported(rep vip.Report) {
 		return
 	}
 	x := v.(*running)
+	x.carried.Store(rep.Epoch) // before it is asked whether it has retired, see collect
 	if r.loop.Retired(x.Router) && !rep.Owned() {
 		r.sets.Delete(rep.Set) // there will be no other
 	}
@@ -687,8 +689,8 @@ func (r *reconciler) collect() {
 		if x.port != nil {
 			r.plane.RemoveRouter(x.port, x.ID)
 		}
-		if !r.loop.Owned(router) {
-			r.sets.Delete(x.set) // nothing is reported of it
+		if r.loop.Epoch(router) == x.carried.Load() {
+			r.sets.Delete(x.set) // nothing more is reported of it
 		}
 		r.addrs.Remove(x.set)
 		r.have.Retired(x.at)

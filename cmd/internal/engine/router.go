@@ -146,9 +146,9 @@ func (r *Router) acceptedAgain(src netip.Addr) bool {
 	return false
 }
 
-// Owned reports whether the router has ever owned its addresses. It is for
-// routers that are retired.
-func (r *Router) Owned() bool { return r.epoch > 0 }
+// Epoch returns the last epoch of ownership that the router has ordered, see
+// Set. It is for routers that are retired.
+func (r *Router) Epoch() uint64 { return r.epoch }
 
 // tolerates returns how long a master may be suspended before a peer may have
 // replaced it.
