@@ -419,7 +419,7 @@ func (r *reconciler) releaseLocks() {
 	}
 	addresses := func(x *running) {
 		for _, a := range x.plan.Addresses {
-			if l := facts.ByIndex(a.Ifindex); l != nil {
+			if l := facts.ByIndex(a.Ifindex); l != nil && a.Ifindex != x.at.Port.Ifindex {
 				needed[addressLock(l.Name)] = true
 			}
 		}
