@@ -344,6 +344,12 @@ func (r *reconciler) do(s plan.Step, w *work) error {
 	case plan.RemoveLeftovers:
 		return r.removeLeftovers(s.Addresses)
 	case plan.SetFirewall:
+		if len(s.Addresses) > 0 {
+			// Its table is that of the daemon that serves the interface.
+			if err := r.lock(s.Interface); err != nil {
+				return err
+			}
+		}
 		next := r.have.Clone()
 		next.Apply(s)
 		_, err := r.addrs.Firewall(next.Firewall, r.removable)
