@@ -205,9 +205,12 @@ func (r *reconciler) planOptions() plan.Options {
 func (r *reconciler) facts() *plan.Facts { return r.links.Facts().Without(r.gone) }
 
 func (r *reconciler) want() (*plan.State, config.Diagnostics) {
-	facts := r.facts()
-	maps.DeleteFunc(r.broken, func(k plan.PortKey, _ string) bool { return facts.ByIndex(k.Ifindex) == nil })
-	return plan.Compute(r.cfg, facts, r.planOptions())
+	want, diags := plan.Compute(r.cfg, r.facts(), r.planOptions())
+	maps.DeleteFunc(r.broken, func(k plan.PortKey, _ string) bool {
+		_, wanted := want.Ports[k]
+		return !wanted
+	})
+	return want, diags
 }
 
 // leave stops everything, within leaveTime.
