@@ -1,0 +1,593 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package daemon
+
+import (
+	"io/fs"
+	"maps"
+	"net/netip"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/xvrrp/xvrrp/cmd/internal/engine"
+	"github.com/xvrrp/xvrrp/cmd/internal/journal"
+	"github.com/xvrrp/xvrrp/cmd/internal/snapshot"
+	"github.com/xvrrp/xvrrp/control/plan"
+	"github.com/xvrrp/xvrrp/vip"
+)
+
+// growing are the times at which a step is tried whose first attempt, at 0,
+// fails.
+func growing(n int) (out []time.Duration) {
+	at, delay := time.Duration(0), firstRetry
+	for range n {
+		out = append(out, at)
+		at += delay
+		delay = min(2*delay, longestRetry)
+	}
+	return out
+}
+
+// distinct drops attempts at the same moment: one follows at once if a step of
+// the same round succeeded.
+func distinct(at []time.Duration) (out []time.Duration) {
+	for _, d := range at {
+		if len(out) == 0 || out[len(out)-1] != d {
+			out = append(out, d)
+		}
+	}
+	return out
+}
+
+// A port that cannot be opened is tried again, later and later; its router
+// waits in FAULT and says why, and starts when it opens. Others do not notice.
+func TestPortThatCannotBeOpened(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		b := newBench(t, confA+confB, eth0, eth1)
+		b.fail = fails(errTest, "open eth0")
+		b.start()
+		assert.True(t, b.ready)
+		other := b.router("B")
+		for range 2 {
+			a := b.status()["A"]
+			assert.Equal(t, "open eth0: test", a.Fault)
+			assert.Zero(t, a.Port.Ifindex, "it has nothing to send on")
+			assert.Empty(t, b.status()["B"].Fault)
+			b.after(10 * time.Minute)
+		}
+		want := growing(20)
+		assert.Equal(t, want, distinct(b.at["open eth0"])[:20])
+		assert.Equal(t, longestRetry, want[19]-want[18])
+		assert.Equal(t, 1, b.logged("open eth0: test\"\n"), b.log.String())
+		assert.Equal(t, 1, b.logged("vrrp_instance A waits in FAULT"))
+
+		b.fail = fails(nil)
+		b.after(longestRetry)
+		a := b.status()["A"]
+		assert.Empty(t, a.Fault)
+		assert.Equal(t, 2, a.Port.Ifindex)
+		assert.Same(t, other, b.router("B"))
+		assert.Len(t, b.table.Routers, 2, "the one in FAULT is gone")
+		b.take()
+		b.after(time.Hour / 2)
+		assert.Empty(t, b.take(), "nothing is tried any more")
+		require.NoError(t, b.leaves())
+	})
+}
+
+// Whatever step fails is tried again, later and later, and logged once. It
+// ends nothing and holds nothing else up.
+func TestStepsAreTriedAgain(t *testing.T) {
+	lower := instance("A", "eth0", 51, 90, "10.0.0.100/24")
+	for _, tc := range []struct{ step, before, after string }{
+		{"tell eth0 of A", confB, confA + confB},
+		{"tell eth0 of A", confA, lower + confB},
+		{"change eth0", confA, instance("A", "eth0", 51, 100, "10.0.0.100/24", "fast_detect") + confB},
+		{"firewall", confA, instance("A", "eth0", 51, 100, "10.0.0.100/24", "no_accept") + confB},
+	} {
+		t.Run(tc.step, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				b := newBench(t, tc.before, eth0, eth1).start()
+				b.after(time.Minute)
+				b.since = time.Now()
+				b.at = map[string][]time.Duration{}
+				b.fail = fails(errTest, tc.step)
+				b.changes(tc.after)
+				assert.NotNil(t, b.status()["B"].Router, "the others run")
+				b.after(5 * time.Minute)
+				assert.Equal(t, growing(12), distinct(b.at[tc.step])[:12])
+				assert.Equal(t, 1, b.logged("a step failed"), b.log.String())
+				b.fail = fails(nil)
+				b.after(longestRetry)
+				b.sameAsFresh()
+				b.fail = fails(errTest, tc.step)
+				if tc.step == "tell eth0 of A" {
+					b.changes(instance("A", "eth0", 51, 80, "10.0.0.100/24") + confB)
+					assert.Equal(t, 2, b.logged("a step failed"), "it came back")
+				}
+				b.fail = fails(nil)
+				require.NoError(t, b.leaves())
+			})
+		})
+	}
+}
+
+// News do not make the delay grow: many can come in a moment.
+func TestNewsDoNotDelayRetries(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		b := newBench(t, confA+confB, eth0, eth1)
+		b.fail = fails(errTest, "tell eth0 of A")
+		b.start()
+		for range 20 {
+			b.news(eth0, eth1)
+		}
+		b.at = map[string][]time.Duration{}
+		b.after(firstRetry)
+		assert.Len(t, b.at["tell eth0 of A"], 1)
+		b.fail = fails(nil)
+		require.NoError(t, b.leaves())
+	})
+}
+
+// A right that is missing at the start ends the daemon; later it is a step that
+// fails.
+func TestMissingRight(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		b := newBench(t, confA+confB, eth0, eth1)
+		b.fail = fails(fs.ErrPermission, "open eth1")
+		b.start()
+		require.ErrorIs(t, <-b.end, fs.ErrPermission)
+		assert.False(t, b.ready)
+		assert.Empty(t, b.ports, "it has left")
+		assert.Empty(t, b.sets)
+	})
+	bubble(t, func(t *testing.T) {
+		b := newBench(t, confA, eth0, eth1).start()
+		b.fail = fails(fs.ErrPermission, "open eth1")
+		b.changes(confA + confB)
+		b.after(time.Minute)
+		assert.Contains(t, b.status()["B"].Fault, "permission")
+		b.fail = fails(nil)
+		b.after(longestRetry)
+		assert.Empty(t, b.status()["B"].Fault)
+		require.NoError(t, b.leaves())
+	})
+}
+
+// An id is used again once its router has retired and the loop has a table
+// without it: an event of the old number finds no other router.
+func TestRouterIDs(t *testing.T) {
+	confC := instance("C", "eth0", 53, 100, "10.0.0.103/24")
+	confD := instance("D", "eth0", 54, 100, "10.0.0.104/24")
+	confE := instance("E", "eth0", 55, 100, "10.0.0.105/24")
+	bubble(t, func(t *testing.T) {
+		b := newBench(t, confA+confB, eth0, eth1).start()
+		a := b.router("A").ID
+		b.slow = func(*engine.Router) bool { return true }
+		b.changes(confB + confC)
+		assert.NotEqual(t, a, b.router("C").ID, "A serves on")
+		b.changes(confB + confC + confD)
+		assert.NotEqual(t, a, b.router("D").ID, "A serves on")
+		assert.Contains(t, b.of(b.port("eth0")).routers, a, "its port does, too")
+
+		b.held = true
+		b.retire()
+		require.NotNil(t, b.pending, "a table without A")
+		assert.Len(t, b.pending.Table.Routers, 3)
+		assert.True(t, b.r.byID[a], "the loop still has A")
+		assert.NotContains(t, b.of(b.port("eth0")).routers, a)
+		b.release()
+		assert.False(t, b.r.byID[a])
+		b.changes(confB + confC + confD + confE)
+		assert.Equal(t, a, b.router("E").ID)
+		assert.Len(t, b.r.byID, 4)
+		b.slow = func(*engine.Router) bool { return false }
+		require.NoError(t, b.leaves())
+	})
+}
+
+// A router that could not be started holds no id.
+func TestRouterIDOfFailedStart(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		b := newBench(t, confA+confB, eth0, eth1)
+		b.fail = fails(errTest, "tell eth0 of A")
+		b.start()
+		b.after(time.Minute)
+		assert.Equal(t, []bool{true, false}, b.r.byID, "the same is tried again")
+		assert.Len(t, b.sets, 1)
+		b.fail = fails(nil)
+		require.NoError(t, b.leaves())
+	})
+}
+
+// What a reload changes reaches the loop in one batch, and what follows from it
+// is done when that is in place.
+func TestOneBatch(t *testing.T) {
+	eth2 := link(4, "eth2", "10.2.0.1/24")
+	confC := instance("C", "eth2", 53, 100, "10.2.0.100/24")
+	bubble(t, func(t *testing.T) {
+		b := newBench(t, confA+confB, eth0, eth1, eth2).start()
+		a, other := b.router("A"), b.router("B")
+		b.slow = func(r *engine.Router) bool { return r == other }
+		b.take()
+		b.held = true
+		b.file = instance("A", "eth0", 51, 90, "10.0.0.101/24") + confC
+		answer := make(chan error, 1)
+		go func() {
+			_, err := b.r.Reload(b.t.Context(), false)
+			answer <- err
+		}()
+		synctest.Wait()
+		assert.Equal(t, []string{"open eth2", "tell eth0 of A", "tell eth2 of C", "batch"}, b.take(), "and then it waits")
+		assert.Empty(t, answer)
+		n := len(b.batches)
+		b.release()
+		require.NoError(t, <-answer)
+		first := b.batches[n]
+		assert.Equal(t, []*engine.Router{other}, first.Stop)
+		require.Len(t, first.Change, 1)
+		assert.Same(t, a, first.Change[0].Router)
+		assert.Equal(t, []*engine.Router{b.router("C")}, first.Start)
+		assert.Len(t, first.Table.Routers, 3, "the one that leaves is there")
+		assert.Equal(t, []string{"update 1"}, b.take())
+
+		b.retire()
+		assert.Equal(t, []string{"batch", "batch", "close eth1"}, b.take(), "the loop gives the port up first")
+		b.sameAsFresh()
+		require.NoError(t, b.leaves())
+	})
+}
+
+// A loop that has ended takes no batch: nobody waits for it.
+func TestLoopThatEnded(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		b := newBench(t, confA, eth0, eth1).start()
+		b.held = true
+		b.file = confA + confB
+		go func() { _, _ = b.r.Reload(b.t.Context(), false) }()
+		synctest.Wait()
+		require.NotNil(t, b.pending)
+		close(b.r.loopDone)
+		require.NoError(t, <-b.end)
+	})
+	bubble(t, func(t *testing.T) {
+		b := newBench(t, confA, eth0, eth1).start()
+		b.ended = true
+		b.changes(confA + confB)
+		close(b.r.loopDone)
+		require.NoError(t, <-b.end)
+	})
+}
+
+// A stop ends when every router has left, or when its time is over.
+func TestLeave(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		b := newBench(t, confA+confB, eth0, eth1).start()
+		b.slow = func(r *engine.Router) bool { return r.Name() == "A" }
+		b.since = time.Now()
+		b.stop()
+		b.after(2 * time.Second)
+		assert.Empty(t, b.end, "A serves until its successor is there")
+		assert.NotNil(t, b.port("eth0"))
+		assert.Nil(t, b.port("eth1"), "nobody uses it")
+		b.retire()
+		require.NoError(t, <-b.end)
+		assert.Empty(t, b.ports)
+		assert.Empty(t, b.sets)
+		assert.Equal(t, 2*time.Second, time.Since(b.since))
+	})
+	bubble(t, func(t *testing.T) {
+		b := newBench(t, confA+confB, eth0, eth1).start()
+		b.slow = func(r *engine.Router) bool { return r.Name() == "A" }
+		b.since = time.Now()
+		require.ErrorContains(t, b.leaves(), "not every virtual router has left in time")
+		assert.Equal(t, leaveTime, time.Since(b.since))
+	})
+	bubble(t, func(t *testing.T) {
+		b := newBench(t, confA+confB, eth0, eth1).start()
+		b.slow = func(*engine.Router) bool { return true }
+		b.stop()
+		synctest.Wait()
+		close(b.r.loopDone)
+		require.NoError(t, <-b.end)
+	})
+}
+
+// What happens to an interface during the stop starts nothing.
+func TestInterfaceGoesDuringTheStop(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		b := newBench(t, confA+confB, eth0, eth1).start()
+		b.slow = func(r *engine.Router) bool { return r.Name() == "A" }
+		b.stop()
+		synctest.Wait()
+		n := len(b.batches)
+		b.facts = plan.NewFacts([]plan.Link{eth0})
+		b.r.inbox.interfaceGone(eth1.Index)
+		synctest.Wait()
+		b.retire()
+		require.NoError(t, <-b.end)
+		for _, batch := range b.batches[n:] {
+			assert.Empty(t, batch.Start)
+		}
+		assert.Empty(t, b.ports)
+	})
+}
+
+// Findings about the host are told once, and again when they come back.
+func TestFindingsAreToldOnce(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		const text = "vrrp_instance A waits in FAULT: there is no interface eth0"
+		b := newBench(t, confA+confB, eth1).start()
+		b.news(eth1, link(9, "dummy0"))
+		b.news(eth1)
+		b.changes(b.file)
+		assert.Equal(t, 1, b.logged(text))
+		b.news(eth0, eth1)
+		b.news(eth1)
+		assert.Equal(t, 2, b.logged(text), "it is gone again")
+		b.file = confB
+		_, err := b.r.Reload(b.t.Context(), true)
+		require.NoError(t, err)
+		synctest.Wait()
+		b.news(eth1, link(9, "dummy0"))
+		assert.Equal(t, 2, b.logged(text), "a plan changes nothing")
+		require.NoError(t, b.leaves())
+	})
+}
+
+// Programs and memberships go with an interface: its port is closed and opened
+// anew, also if it is back with its index before anybody looks, and also if a
+// master on it takes its time to leave.
+func TestInterfaceIsBackAtOnce(t *testing.T) {
+	for name, slow := range map[string]bool{"a backup": false, "a master": true} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				b := newBench(t, confA+confB, eth0, eth1).start()
+				b.slow = func(r *engine.Router) bool { return slow && r.Port.Ifindex == eth0.Index }
+				port, a, other := b.port("eth0"), b.router("A"), b.router("B")
+				b.r.inbox.interfaceGone(eth0.Index)
+				synctest.Wait()
+				if slow {
+					b.news(eth0, eth1)
+					assert.NotSame(t, a, b.router("A"), "it leaves")
+					b.retire()
+				}
+				require.NotNil(t, b.port("eth0"))
+				assert.NotSame(t, port, b.port("eth0"), "the old one hears nobody")
+				assert.NotSame(t, a, b.router("A"))
+				assert.Same(t, b.port("eth0").Engine, b.router("A").Port)
+				assert.Same(t, other, b.router("B"))
+				assert.Zero(t, b.logged("there is no interface"), "it is there")
+				b.sameAsFresh()
+				b.slow = func(*engine.Router) bool { return false }
+				require.NoError(t, b.leaves())
+			})
+		})
+	}
+}
+
+// A program that something took off is put back; where that fails, the
+// interface is opened again.
+func TestProgramTakenOff(t *testing.T) {
+	displaced := func(b *bench) (out []string) {
+		for _, e := range b.r.journal.After(0) {
+			if e.Kind == journal.Displaced {
+				out = append(out, e.Interface)
+			}
+		}
+		return out
+	}
+	bubble(t, func(t *testing.T) {
+		b := newBench(t, confA+confB, eth0, eth1).start()
+		port, a := b.port("eth0"), b.router("A")
+		b.take()
+		b.after(10 * pathCheck)
+		assert.Empty(t, b.take(), "it is in its place")
+		b.of(port).off = true
+		b.after(pathCheck)
+		assert.Equal(t, []string{"attach eth0"}, b.take())
+		assert.Equal(t, []string{"eth0"}, displaced(b))
+		assert.Equal(t, 1, b.logged("it is back"))
+
+		b.of(port).off = true
+		b.fail = fails(errTest, "attach eth0")
+		b.after(pathCheck)
+		assert.NotSame(t, port, b.port("eth0"), "it was opened again")
+		assert.NotSame(t, a, b.router("A"))
+		assert.Equal(t, []string{"eth0", "eth0"}, displaced(b))
+		b.take()
+		b.after(10 * pathCheck)
+		assert.Empty(t, b.take(), "and that is that")
+		b.sameAsFresh()
+		require.NoError(t, b.leaves())
+	})
+}
+
+// An interface that another daemon serves is left alone until that has gone.
+func TestInterfaceIsLocked(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		b := newBench(t, confA+confB, eth0, eth1)
+		b.foreign["eth0"] = true
+		b.start()
+		assert.Contains(t, b.status()["A"].Fault, "another xvrrpd uses it")
+		assert.Empty(t, b.at["open eth0"])
+		b.after(time.Minute)
+		delete(b.foreign, "eth0")
+		b.after(longestRetry)
+		assert.Empty(t, b.status()["A"].Fault)
+		assert.Equal(t, map[string]bool{"eth0": true, "eth1": true}, b.locks)
+		require.NoError(t, b.leaves())
+		require.NoError(t, b.r.unlock())
+		assert.Empty(t, b.locks)
+	})
+	bubble(t, func(t *testing.T) {
+		b := newBench(t, confA, eth0)
+		b.noLocks = errTest
+		b.start()
+		assert.NotNil(t, b.port("eth0"), "it goes on without")
+		assert.Equal(t, 1, b.logged("no lock"))
+		require.NoError(t, b.leaves())
+		require.NoError(t, b.r.unlock())
+	})
+}
+
+// The firewall entries of an interface belong to the daemon that serves it.
+func TestFirewallOfAnotherDaemon(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		theirs := []netip.Addr{netip.MustParseAddr("10.0.0.77")}
+		b := newBench(t, instance("A", "eth0", 51, 100, "10.0.0.100/24", "no_accept"), eth0)
+		b.foreign["eth0"], b.firewall["eth0"] = true, theirs
+		b.start()
+		b.after(time.Minute)
+		b.r.inbox.firewallChanged()
+		synctest.Wait()
+		assert.Equal(t, theirs, b.firewall["eth0"])
+		delete(b.foreign, "eth0")
+		delete(b.firewall, "eth0")
+		b.after(longestRetry)
+		assert.Len(t, b.firewall["eth0"], 1)
+		b.sameAsFresh()
+		require.NoError(t, b.leaves())
+	})
+}
+
+// What carries our mark goes, unless another daemon serves the interface or has
+// addresses there.
+func TestLeftoversOfOthers(t *testing.T) {
+	left := func(index int, name, addr string) plan.Link {
+		l := link(index, name, addr)
+		l.Addrs[0].Ours = true
+		return l
+	}
+	bubble(t, func(t *testing.T) {
+		b := newBench(t, instance("A", "eth0", 51, 100, "10.0.0.100/24", "no_accept")+
+			instance("B", "eth0", 52, 100, "10.7.0.100/24 dev own0"), eth0,
+			left(5, "lan0", "10.5.0.100/24"), left(6, "lan1", "10.6.0.100/24"), left(7, "own0", "10.7.0.100/24"), left(8, "free0", "10.8.0.100/24"))
+		b.foreign["lan0"], b.foreign["lan1:addresses"] = true, true
+		b.firewall = map[string][]netip.Addr{"lan0": {netip.MustParseAddr("10.5.0.100")}, "gone0": {netip.MustParseAddr("10.9.0.100")}}
+		b.start()
+		var got []string
+		for _, f := range b.leftovers {
+			got = append(got, f.Prefix.String())
+		}
+		assert.Equal(t, []string{"10.7.0.100/24", "10.8.0.100/24"}, got)
+		assert.Contains(t, b.firewall, "lan0", "it is another's")
+		assert.NotContains(t, b.firewall, "gone0")
+		assert.Contains(t, b.firewall, "eth0")
+		assert.Equal(t, map[string]bool{"eth0": true, "own0:addresses": true}, b.locks, "what was looked at is free again")
+		require.NoError(t, b.leaves())
+		require.NoError(t, b.r.closePorts())
+		assert.Equal(t, []string{"lan0"}, slices.Collect(maps.Keys(b.firewall)))
+		require.NoError(t, b.r.unlock())
+		assert.Empty(t, b.locks)
+	})
+}
+
+// Fences of a predecessor open once its addresses are gone, whatever else
+// fails, and also those of a router that starts later.
+func TestFencesAreLifted(t *testing.T) {
+	old := eth1
+	old.Addrs = append(slices.Clone(eth1.Addrs), plan.Addr{Prefix: netip.MustParsePrefix("10.1.0.77/24"), Ours: true})
+	bubble(t, func(t *testing.T) {
+		b := newBench(t, confA, eth0, old)
+		b.fail = fails(errTest, "remove 1 leftovers", "open eth0")
+		b.start()
+		b.after(time.Minute)
+		assert.Zero(t, b.lifted)
+		b.fail = fails(errTest, "open eth0")
+		b.after(longestRetry)
+		assert.Positive(t, b.lifted)
+		b.lifted = 0
+		b.changes(confA + confB)
+		assert.Positive(t, b.lifted)
+		b.fail = fails(nil)
+		require.NoError(t, b.leaves())
+	})
+}
+
+// What somebody removes from the firewall is put back, and tried again if that
+// fails.
+func TestFirewallIsPutBack(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		b := newBench(t, instance("A", "eth0", 51, 100, "10.0.0.100/24", "no_accept"), eth0).start()
+		want := maps.Clone(b.firewall)
+		require.Len(t, want, 1)
+		clear(b.firewall)
+		b.r.inbox.firewallChanged()
+		synctest.Wait()
+		assert.Equal(t, want, b.firewall)
+		assert.Equal(t, 1, b.logged("something else removed our firewall entries"))
+
+		clear(b.firewall)
+		b.fail = fails(errTest, "firewall")
+		b.r.inbox.firewallChanged()
+		synctest.Wait()
+		assert.Empty(t, b.firewall)
+		b.fail = fails(nil)
+		b.after(firstRetry)
+		assert.Equal(t, want, b.firewall)
+		require.NoError(t, b.leaves())
+	})
+}
+
+// Reports about addresses are shown at their router, and taken until nothing is
+// owned any more.
+func TestReports(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		b := newBench(t, confA+confB, eth0, eth1).start()
+		var set *vip.Set
+		for s, spec := range b.sets {
+			if spec.Addresses[0].Ifindex == eth0.Index {
+				set = s
+			}
+		}
+		address := b.sets[set].Addresses[0]
+		trouble := func() *snapshot.Trouble { return b.status()["A"].Trouble.Load() }
+		known := func() bool {
+			_, ok := b.r.sets.Load(set)
+			return ok
+		}
+		b.r.reported(vip.Report{Set: set, Epoch: 1, Failed: []vip.AddressError{{Address: address, Err: errTest}}})
+		require.NotNil(t, trouble())
+		assert.Equal(t, []string{"address 10.0.0.100/24: test"}, trouble().Failed)
+		b.r.reported(vip.Report{Set: set, Epoch: 1, Removed: []vip.Address{address}})
+		assert.Equal(t, []string{"10.0.0.100/24"}, trouble().Removed)
+		assert.Empty(t, trouble().Failed)
+		b.r.reported(vip.Report{Set: set, Epoch: 1})
+		assert.Nil(t, trouble())
+		b.r.reported(vip.Report{Set: &vip.Set{}, Epoch: 1}) // of nobody
+
+		b.epoch = 2
+		b.slow = func(*engine.Router) bool { return true }
+		b.changes(confB)
+		b.r.reported(vip.Report{Set: set, Epoch: 1})
+		assert.True(t, known(), "it has not retired")
+		b.retire()
+		assert.True(t, known(), "it has not told of its release")
+		b.r.reported(vip.Report{Set: set, Epoch: 2})
+		assert.False(t, known(), "there is no other report")
+		b.slow, b.epoch = func(*engine.Router) bool { return false }, 0
+		require.NoError(t, b.leaves())
+	})
+	// One that has owned its addresses and is a backup has nothing to report.
+	bubble(t, func(t *testing.T) {
+		b := newBench(t, confA, eth0, eth1).start()
+		for set := range b.sets {
+			b.r.reported(vip.Report{Set: set, Epoch: 1})
+			b.r.reported(vip.Report{Set: set, Epoch: 2})
+		}
+		b.epoch = 2
+		b.changes(confB)
+		b.r.sets.Range(func(_, x any) bool {
+			assert.Equal(t, "B", x.(*running).plan.Name)
+			return true
+		})
+		b.epoch = 0
+		require.NoError(t, b.leaves())
+	})
+}
