@@ -4,9 +4,9 @@ package engine
 
 import (
 	"slices"
-	"strings"
 	"testing"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/xvrrp/xvrrp/cmd/internal/transport"
@@ -23,7 +23,8 @@ func TestConformance(t *testing.T) {
 		return &player{t: t}
 	}, func(actions []string) []string {
 		// ActionAddresses is not the loop's: whoever changes a Spec changes the
-		// Set. Order is seen within a kind: adverts, orders, template, records.
+		// Set. Everything else is told in the Router's order, but for the orders
+		// about addresses: the loop keeps them back until the adverts are sent.
 		out := slices.DeleteFunc(slices.Clone(actions), func(a string) bool { return a == "addresses" })
 		slices.SortStableFunc(out, func(a, b string) int { return place(a) - place(b) })
 		return out
@@ -31,17 +32,10 @@ func TestConformance(t *testing.T) {
 }
 
 func place(action string) int {
-	switch {
-	case action == "overlap" || action == "duplicate source" || strings.HasPrefix(action, "refused"):
-		return 0
-	case strings.HasPrefix(action, "advert"):
+	if action == "takeover" || action == "release" || action == "announce" {
 		return 1
-	case action == "takeover" || action == "release" || action == "announce":
-		return 2
-	case action == "follow" || action == "unfollow":
-		return 3
 	}
-	return 4
+	return 0
 }
 
 // player is an engine with one router and fakes that note what they were told.
@@ -51,6 +45,15 @@ type player struct {
 	*bench
 	router *Router
 	notes  []string
+	queued int // adverts that are not sent
+}
+
+// note notes what was told, after the transitions until then.
+func (p *player) note(what ...string) {
+	for _, r := range p.takeRecords(RecordTransition) {
+		p.notes = append(p.notes, controltest.Transition(r.From, r.To, r.Reason))
+	}
+	p.notes = append(p.notes, what...)
 }
 
 type notingKernel struct {
@@ -59,28 +62,39 @@ type notingKernel struct {
 }
 
 func (k notingKernel) Install(id loader.RouterID, e *loader.Event) bool {
-	k.p.notes = append(k.p.notes, "follow")
+	k.p.note("follow")
 	return k.fakeKernel.Install(id, e)
 }
 
 func (k notingKernel) Clear(id loader.RouterID) {
-	k.p.notes = append(k.p.notes, "unfollow")
+	k.p.note("unfollow")
 	k.fakeKernel.Clear(id)
 }
 
 type notingSender struct{ p *player }
 
 func (s notingSender) Queue(_ *transport.Frame, priority uint8) bool {
-	s.p.notes = append(s.p.notes, controltest.Actions([]control.Action{{Priority: priority}})...)
+	s.p.note(controltest.Actions([]control.Action{{Priority: priority}})...)
+	s.p.queued++
 	return true
 }
-func (notingSender) Flush() (sent, refused int, err error) { return 0, 0, nil }
+
+func (s notingSender) Flush() (sent, refused int, err error) {
+	sent, s.p.queued = s.p.queued, 0
+	return sent, 0, nil
+}
 
 type notingSet struct{ p *player }
 
-func (s notingSet) Takeover() { s.p.notes = append(s.p.notes, "takeover") }
-func (s notingSet) Release()  { s.p.notes = append(s.p.notes, "release") }
-func (s notingSet) Announce() { s.p.notes = append(s.p.notes, "announce") }
+func (s notingSet) Takeover() { s.p.order("takeover") }
+func (s notingSet) Release()  { s.p.order("release") }
+func (s notingSet) Announce() { s.p.order("announce") }
+
+// order notes an order about addresses.
+func (p *player) order(what string) {
+	assert.Zero(p.t, p.queued, "%s goes before an advert", what)
+	p.note(what)
+}
 
 func (p *player) Configure(cfg control.Config) {
 	p.bench = newBench(p.t)
@@ -94,12 +108,9 @@ func (p *player) Configure(cfg control.Config) {
 // seen ends what the loop does at a time, and returns what was told.
 func (p *player) seen(before int) []string {
 	p.finish()
-	for _, r := range p.takeRecords(RecordTransition) {
-		p.notes = append(p.notes, controltest.Transition(r.From, r.To, r.Reason))
-	}
+	p.note()
 	out := p.notes[before:]
 	p.notes = nil
-	slices.SortStableFunc(out, func(a, b string) int { return place(a) - place(b) })
 	return out
 }
 
