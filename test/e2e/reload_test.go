@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -295,38 +296,57 @@ func TestReloadsLeakNothing(t *testing.T) {
 	daemon := s.master.XVRRPD(file)
 	s.is(t, s.master, "A", "MASTER")
 	s.is(t, s.master, "B", "MASTER")
-	addresses := func() string { return s.master.Run("ip", "-o", "-4", "address") }
-	fds := func() int {
-		list, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", daemon.PID()))
-		require.NoError(t, err)
-		return len(list)
-	}
+	// What can be counted from outside: addresses, tables, pins, and the open
+	// descriptors, those of BPF by their kind.
 	counted := func() string {
-		return fmt.Sprint(fds()) + addresses() + s.master.Run("nft", "list", "tables") + fmt.Sprint(pins(t, inode(s.master)))
+		lines := strings.Split(s.master.Run("ip", "-o", "-4", "address"), "\n")
+		slices.Sort(lines) // masters take over in any order
+		return strings.Join(lines, "\n") + s.master.Run("nft", "list", "tables") +
+			fmt.Sprint(pins(t, inode(s.master)), descriptors(t, daemon.PID()))
 	}
-	s.File("a.conf", conf(a))
-	s.master.Ctl("reload") // whatever is opened once is open now
-	s.File("a.conf", conf(a, b))
-	s.master.Ctl("reload")
-	s.is(t, s.master, "B", "MASTER")
-	s.Eventually("the address is there", 5*time.Second, func() bool { return s.master.Has("192.168.1.101") })
-	before := counted()
-	since := instances(t, s.master)["A"].Since
-	for n := range 50 {
-		if n%2 == 0 {
-			s.File("a.conf", conf(a))
-		} else {
-			s.File("a.conf", conf(a, b))
-		}
+	// A change, another instance, and one on an interface of its own.
+	s.master.Detached("lan0")
+	s.master.Run("ip", "address", "add", "10.1.0.9/24", "dev", "lan0")
+	changed := a
+	changed.priority, changed.addresses = 190, []string{vip + "/24", "192.168.1.102/24"}
+	c := group{name: "C", dev: "lan0", vrid: 53, priority: 200, addresses: []string{"10.1.0.100/24"}}
+	files := []string{conf(a), conf(changed, b, c), conf(a, c), conf(a, b)}
+	reload := func(text string) {
+		s.File("a.conf", text)
 		s.master.Ctl("reload")
 	}
+	settled := func(before string) {
+		t.Helper()
+		s.is(t, s.master, "A", "MASTER")
+		s.is(t, s.master, "B", "MASTER")
+		after := ""
+		s.Eventually("what there is, is what there was: "+before, 15*time.Second, func() bool {
+			after = counted()
+			return before == after
+		})
+	}
+	for _, text := range files { // whatever is opened once is open then
+		reload(text)
+	}
 	s.is(t, s.master, "B", "MASTER")
-	after := ""
-	s.Eventually("what there is, is what there was: "+before, 10*time.Second, func() bool {
-		after = counted()
-		return before == after
+	s.Eventually("only its addresses are there", 10*time.Second, func() bool {
+		return s.master.Has("192.168.1.101") && !s.master.Has("192.168.1.102") && !s.master.Has("10.1.0.100")
 	})
+	before, threads := counted(), tasks(t, daemon.PID())
+	since := instances(t, s.master)["A"].Since
+	for n := range 100 {
+		reload(files[n%len(files)])
+	}
+	settled(before)
 	sameSince(t, since, instances(t, s.master)["A"].Since)
+
+	var flaps strings.Builder
+	for range 100 {
+		flaps.WriteString("link set ens33 down\nlink set ens33 up\n")
+	}
+	s.master.Run("ip", "-batch", s.File("flaps", flaps.String()))
+	settled(before)
+	assert.InDelta(t, threads, tasks(t, daemon.PID()), 8, "threads come and go with system calls, but not for each reload")
 
 	require.NoError(t, os.Chmod(s.master.Socket(), 0o666))
 	require.NoError(t, os.Chmod(s.Dir, 0o755))
@@ -353,6 +373,29 @@ func TestReloadsLeakNothing(t *testing.T) {
 	assert.Len(t, instances(t, s.backup), 1)
 	assert.Equal(t, 91, instances(t, s.backup)["A"].Priority)
 	assert.False(t, s.backup.Has("192.168.1.101"))
+}
+
+// descriptors returns what a process has open, by kind.
+func descriptors(t *testing.T, pid int) map[string]int {
+	t.Helper()
+	out := map[string]int{}
+	list, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid))
+	require.NoError(t, err)
+	for _, fd := range list {
+		if to, err := os.Readlink(fd); err == nil { // it may be closed by now
+			kind, _, _ := strings.Cut(to, ":[") // socket:[1234]
+			out[kind]++
+		}
+	}
+	return out
+}
+
+// tasks returns the number of threads of a process.
+func tasks(t *testing.T, pid int) int {
+	t.Helper()
+	list, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
+	require.NoError(t, err)
+	return len(list)
 }
 
 // pins returns what the daemons of a namespace have in the BPF file system.
