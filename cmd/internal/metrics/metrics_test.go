@@ -5,8 +5,10 @@ package metrics
 import (
 	"errors"
 	"flag"
+	"fmt"
 	"log/slog"
 	"net/http/httptest"
+	"net/netip"
 	"os"
 	"strings"
 	"testing"
@@ -22,6 +24,7 @@ import (
 	"github.com/xvrrp/xvrrp/cmd/internal/journal"
 	"github.com/xvrrp/xvrrp/cmd/internal/snapshot"
 	"github.com/xvrrp/xvrrp/control"
+	"github.com/xvrrp/xvrrp/control/bfd"
 	"github.com/xvrrp/xvrrp/control/packet"
 	"github.com/xvrrp/xvrrp/loader"
 )
@@ -149,4 +152,83 @@ func TestCountersThatCannotBeRead(t *testing.T) {
 	got := scrape(t, "VI_1", records{errors.New("no map")})
 	assert.NotContains(t, got, "xvrrp_frames_total{")
 	assert.Contains(t, got, "xvrrp_dataplane{")
+}
+
+// ports collects what is told of interfaces.
+type ports []snapshot.Interface
+
+func (ports) Describe(ch chan<- *prometheus.Desc) { (&Collector{}).Describe(ch) }
+
+func (p ports) Collect(ch chan<- prometheus.Metric) {
+	for i := range p {
+		port(emitter(ch), &p[i])
+	}
+}
+
+// addr returns an address as it is published.
+func addr(s string) engine.Addr { return netip.MustParseAddr(s).As16() }
+
+// Every value of a session is its own, under the name of the interface that has
+// it and the peer's address as it is written.
+func TestSessionValues(t *testing.T) {
+	up := snapshot.Session{
+		SessionState: engine.SessionState{Peer: addr("192.0.2.9"), Local: 11, Remote: 12, State: bfd.Up},
+		Sent:         13, Unsent: 99, Replies: 14,
+	}
+	up.Verdicts[bfd.VerdictUp], up.Verdicts[bfd.VerdictDown], up.Verdicts[bfd.VerdictAdminDown] = 15, 16, 17
+	left := snapshot.Session{SessionState: engine.SessionState{
+		Peer: addr("192.0.2.8"), Local: 21, Remote: 22, State: bfd.AdminDown, Diag: bfd.DiagNeighborDown,
+	}}
+	echo := snapshot.Session{SessionState: engine.SessionState{
+		Peer: addr("192.0.2.9"), Local: 31, Remote: 31, State: bfd.Down, Diag: bfd.DiagEchoFailed, Echo: true,
+	}}
+	six := snapshot.Session{SessionState: engine.SessionState{Peer: addr("2001:db8::9"), Local: 41, State: bfd.Up}}
+	registry := prometheus.NewPedanticRegistry()
+	require.NoError(t, registry.Register(ports{
+		{Port: snapshot.Port{Port: &engine.Port{Name: "eth0"}, Mode: "tcx"}, Sessions: []snapshot.Session{up, left}},
+		{Port: snapshot.Port{Port: &engine.Port{Name: "eth1"}, Mode: "tcx"}, Sessions: []snapshot.Session{echo, six}},
+	}))
+	w := httptest.NewRecorder()
+	promhttp.HandlerFor(registry, promhttp.HandlerOpts{}).ServeHTTP(w, httptest.NewRequest("GET", "/", nil))
+	require.Equal(t, 200, w.Code, w.Body)
+	var got []string
+	for line := range strings.Lines(w.Body.String()) {
+		if strings.HasPrefix(line, "xvrrp_fast_detect_") {
+			got = append(got, strings.TrimSpace(line))
+		}
+	}
+	var want []string
+	for _, tc := range []struct {
+		iface, mode, peer string
+		state             bfd.State
+		diag              bfd.Diag
+		local, remote     int
+		sent, replies     int
+		verdicts          [3]int // up, down, admin down
+	}{
+		{iface: "eth0", mode: "sbfd", peer: "192.0.2.9", state: bfd.Up, diag: bfd.DiagNone, local: 11, remote: 12, sent: 13, replies: 14, verdicts: [3]int{15, 16, 17}},
+		{iface: "eth0", mode: "sbfd", peer: "192.0.2.8", state: bfd.AdminDown, diag: bfd.DiagNeighborDown, local: 21, remote: 22},
+		{iface: "eth1", mode: "echo", peer: "192.0.2.9", state: bfd.Down, diag: bfd.DiagEchoFailed, local: 31, remote: 31},
+		{iface: "eth1", mode: "sbfd", peer: "2001:db8::9", state: bfd.Up, diag: bfd.DiagNone, local: 41, remote: 0},
+	} {
+		of := fmt.Sprintf("interface=%q,", tc.iface)
+		last := fmt.Sprintf("mode=%q,peer=%q", tc.mode, tc.peer)
+		for _, state := range []bfd.State{bfd.AdminDown, bfd.Down, bfd.Up} {
+			is := 0
+			if state == tc.state {
+				is = 1
+			}
+			want = append(want, fmt.Sprintf("xvrrp_fast_detect_session{%s%s,state=%q} %d", of, last, state, is))
+		}
+		want = append(want,
+			fmt.Sprintf("xvrrp_fast_detect_session_info{diag=%q,%slocal_discriminator=\"%d\",%s,remote_discriminator=\"%d\"} 1",
+				tc.diag, of, tc.local, last, tc.remote),
+			fmt.Sprintf("xvrrp_fast_detect_probes_total{%s%s} %d", of, last, tc.sent),
+			fmt.Sprintf("xvrrp_fast_detect_replies{%s%s} %d", of, last, tc.replies),
+		)
+		for n, v := range []bfd.Verdict{bfd.VerdictUp, bfd.VerdictDown, bfd.VerdictAdminDown} {
+			want = append(want, fmt.Sprintf("xvrrp_fast_detect_verdicts_total{%s%s,verdict=%q} %d", of, last, v, tc.verdicts[n]))
+		}
+	}
+	assert.ElementsMatch(t, want, got)
 }
