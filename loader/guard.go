@@ -241,5 +241,6 @@ func (c *Collection) LiftFences() {
 			atomic.StoreUint32(&c.fences[id].Seen, 0)
 		}
 	}
-	c.adopted = nil
+	// A router that comes later finds no address of its predecessor.
+	c.adopted, c.orphans = nil, nil
 }

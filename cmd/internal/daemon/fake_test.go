@@ -135,7 +135,7 @@ func (h *host) news(links ...plan.Link) {
 	synctest.Wait()
 }
 
-func (h *host) Open(key plan.PortKey, p *plan.Port) (*dataplane.Port, error) {
+func (h *host) Open(key plan.PortKey, p *plan.Port, routers []dataplane.Router) (*dataplane.Port, error) {
 	if err := h.do("open %s", key.Name); err != nil {
 		return nil, err
 	}
@@ -145,7 +145,15 @@ func (h *host) Open(key plan.PortKey, p *plan.Port) (*dataplane.Port, error) {
 	assert.True(h.t, h.locks[key.Name] || h.noLocks != nil, "%s is not locked", key.Name)
 	port := &dataplane.Port{Engine: &engine.Port{Name: key.Name, Ifindex: key.Ifindex}, Mode: "socket"}
 	h.ports[port] = &fakePort{key: key, port: *p, routers: map[loader.RouterID]fakeRouter{}}
+	for _, r := range routers {
+		_ = h.SetRouter(port, r.ID, r.At, r.Plan) // see Knows
+	}
 	return port, nil
+}
+
+func (h *host) Knows(p *dataplane.Port, id loader.RouterID) bool {
+	_, ok := h.of(p).routers[id]
+	return ok
 }
 
 // port returns the open port of an interface, nil if there is none.

@@ -18,10 +18,11 @@ import (
 
 // plane is the data plane.
 type plane interface {
-	Open(plan.PortKey, *plan.Port) (*dataplane.Port, error)
+	Open(plan.PortKey, *plan.Port, []dataplane.Router) (*dataplane.Port, error)
 	Change(*dataplane.Port, *plan.Port) error
 	Attach(*dataplane.Port) error
 	InPath(*dataplane.Port) bool
+	Knows(*dataplane.Port, loader.RouterID) bool
 	SetRouter(*dataplane.Port, loader.RouterID, plan.Identity, *plan.Router) error
 	RemoveRouter(*dataplane.Port, loader.RouterID)
 	ClosePort(*dataplane.Port) error
@@ -59,6 +60,8 @@ type lock interface{ Release() error }
 type realPlane struct{ *dataplane.Plane }
 
 func (realPlane) InPath(p *dataplane.Port) bool { return p.InPath() }
+
+func (realPlane) Knows(p *dataplane.Port, id loader.RouterID) bool { return p.Knows(id) }
 
 func (realPlane) SetRouter(p *dataplane.Port, id loader.RouterID, at plan.Identity, r *plan.Router) error {
 	return p.SetRouter(id, at, r)

@@ -279,10 +279,23 @@ func (f findings) tell(diags config.Diagnostics, log *slog.Logger) findings {
 
 // work is what the steps of one round leave to do together.
 type work struct {
+	starts  map[plan.PortKey][]dataplane.Router // to start on a port that is opened, with their ids
+	ids     map[plan.Identity]loader.RouterID   // of those whose port is open
 	batch   engine.Batch
 	changed bool // the table is another
 	sets    []vip.Change
 	closing []*dataplane.Port
+}
+
+// expect notes which routers start on which port: the port is told of them
+// before it receives.
+func (w *work) expect(steps []plan.Step) {
+	w.starts, w.ids = map[plan.PortKey][]dataplane.Router{}, map[plan.Identity]loader.RouterID{}
+	for _, s := range steps {
+		if s, ok := s.(plan.StartRouter); ok {
+			w.starts[s.ID.Port] = append(w.starts[s.ID.Port], dataplane.Router{At: s.ID, Plan: &s.Router})
+		}
+	}
 }
 
 // reconcile does what can be done now.
@@ -290,7 +303,9 @@ func (r *reconciler) reconcile(want *plan.State) error {
 	var w work
 	var errs []error
 	failed := map[string]bool{}
-	for _, s := range plan.Diff(r.have, want) {
+	steps := plan.Diff(r.have, want)
+	w.expect(steps)
+	for _, s := range steps {
 		err := r.do(s, &w)
 		if err == nil {
 			r.have.Apply(s)
@@ -471,15 +486,32 @@ func (r *reconciler) free(name string) bool {
 	return l.Release() == nil
 }
 
-func (r *reconciler) open(s plan.OpenPort) (*dataplane.Port, error) {
+func (r *reconciler) open(s plan.OpenPort, w *work) (*dataplane.Port, error) {
 	if err := r.lock(s.Key.Name); err != nil {
 		return nil, err
 	}
-	return r.plane.Open(s.Key, &s.Port)
+	routers := w.starts[s.Key]
+	for n := range routers {
+		routers[n].ID = r.newID()
+	}
+	p, err := r.plane.Open(s.Key, &s.Port, routers)
+	if err == nil && s.Port.Probes && r.prober == nil && p.HasProgram() {
+		if r.prober, err = transport.NewProber(); err != nil {
+			err = errors.Join(err, r.plane.ClosePort(p))
+		}
+	}
+	for _, x := range routers {
+		if err != nil {
+			r.byID[x.ID] = false
+			continue
+		}
+		w.ids[x.At] = x.ID
+	}
+	return p, err
 }
 
 func (r *reconciler) openPort(s plan.OpenPort, w *work) error {
-	p, err := r.open(s)
+	p, err := r.open(s, w)
 	if was := r.broken[s.Key]; err != nil && was != err.Error() {
 		r.broken[s.Key] = err.Error()
 		r.inbox.wake() // its routers wait in FAULT
@@ -489,11 +521,6 @@ func (r *reconciler) openPort(s plan.OpenPort, w *work) error {
 	}
 	if err != nil {
 		return err
-	}
-	if s.Port.Probes && r.prober == nil && p.HasProgram() {
-		if r.prober, err = transport.NewProber(); err != nil {
-			return errors.Join(err, r.plane.ClosePort(p))
-		}
 	}
 	if s.Port.Probes && (!p.HasProgram() || !s.Port.Ethernet) {
 		r.log.Warn("fast_detect needs a BPF program and Ethernet; the RFC's timer decides", "iface", s.Key.Name)
@@ -551,9 +578,14 @@ func (r *reconciler) start(s plan.StartRouter, w *work) error {
 		return fmt.Errorf("start %s: interface %s is not open", s.Router.Name, s.ID.Port.Name)
 	}
 	port := dataplane.Idle(s.ID.Port.Name)
-	id := r.newID()
+	id, ok := w.ids[s.ID]
+	if !ok {
+		id = r.newID()
+	}
 	if x.port != nil {
 		port = x.port.Engine
+	}
+	if x.port != nil && !r.plane.Knows(x.port, id) {
 		if err := r.plane.SetRouter(x.port, id, s.ID, &s.Router); err != nil {
 			r.byID[id] = false
 			return err

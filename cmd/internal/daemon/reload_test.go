@@ -126,23 +126,25 @@ func TestReloadsAtOnce(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		b := newBench(t, confA, eth0, eth1).start()
 		b.held = true
-		answers := make(chan ctlapi.Reload, 2)
-		reload := func() {
+		one, two := make(chan ctlapi.Reload, 1), make(chan ctlapi.Reload, 1)
+		reload := func(answer chan ctlapi.Reload) {
 			got, err := b.r.Reload(t.Context(), false)
 			assert.NoError(t, err)
-			answers <- got
+			answer <- got
 		}
 		b.file = confA + confB
-		go reload()
+		go reload(one)
 		synctest.Wait()
 		require.NotNil(t, b.pending)
 		b.file = confB // the first has read its file
-		go reload()
+		go reload(two)
 		synctest.Wait()
-		assert.Empty(t, answers)
+		assert.Empty(t, one)
+		assert.Empty(t, two)
 		assert.Empty(t, b.pending.Stop, "the second has not begun")
 		b.release()
-		first, second := <-answers, <-answers
+		first, second := <-one, <-two
+		require.Len(t, first.Changes, 2)
 		assert.Equal(t, "B", first.Changes[1].Instance)
 		assert.Equal(t, []ctlapi.Change{
 			{Instance: "A", What: "is removed", Wire: "a master resigns with priority 0"},

@@ -50,41 +50,51 @@ type Port struct {
 	kernel  *Kernel // nil: adverts come through the packet socket
 	capture *socket
 	sender  *transport.Sender
-	routers map[loader.RouterID]loader.Router
+	routers map[loader.RouterID]bool
 	modes   []loader.Mode // that are tried
 	mac     [6]byte
 	log     *slog.Logger
 }
 
-// Open opens an interface in the first mode that works.
-func (d *Plane) Open(key plan.PortKey, p *plan.Port) (_ *Port, err error) {
+// Router is a virtual router of a port that is opened.
+type Router struct {
+	ID   loader.RouterID
+	At   plan.Identity
+	Plan *plan.Router
+}
+
+// Open opens an interface in the first mode that works. Its routers are known
+// before the first frame meets the program: a fence that a predecessor left
+// closed is closed at every moment, and no advert of theirs is taken for that of
+// a stranger. SetRouter says why one of them could not be told; see Knows.
+func (d *Plane) Open(key plan.PortKey, p *plan.Port, routers []Router) (_ *Port, err error) {
 	out := &Port{
 		Engine:  &engine.Port{Name: key.Name, Ifindex: key.Ifindex, MAC: p.MAC},
 		Reason:  p.ModesWhy,
-		routers: map[loader.RouterID]loader.Router{}, log: d.Log,
+		routers: map[loader.RouterID]bool{}, log: d.Log,
 	}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, out.Close())
 		}
 	}()
-	if err := d.receive(out, key, p); err != nil {
-		return nil, err
-	}
 	if out.sender, err = transport.NewSender(key.Name, key.Ifindex, p.Groups, batch); err != nil {
 		return nil, err
 	}
 	out.Engine.Sender = out.sender
+	if err := d.receive(out, key, p, routers); err != nil {
+		return nil, err
+	}
 	return out, nil
 }
 
 // receive opens the way in which adverts arrive.
-func (d *Plane) receive(out *Port, key plan.PortKey, p *plan.Port) error {
+func (d *Plane) receive(out *Port, key plan.PortKey, p *plan.Port, routers []Router) error {
 	modes, fallback := programs(p.Modes)
 	out.modes, out.mac = modes, p.MAC
 	var why error
 	if len(modes) > 0 {
-		err := d.open(out, p)
+		err := d.open(out, p, routers)
 		if err == nil {
 			return nil
 		}
@@ -103,6 +113,11 @@ func (d *Plane) receive(out *Port, key plan.PortKey, p *plan.Port) error {
 	}
 	out.Mode, out.capture = transport.ModeSocket, &socket{c}
 	out.Engine.Socket = out.capture
+	for _, r := range routers {
+		if err := out.SetRouter(r.ID, r.At, r.Plan); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 
@@ -119,8 +134,9 @@ func programs(modes []plan.Mode) (out []loader.Mode, fallback bool) {
 	return out, fallback
 }
 
-// open puts the program on an interface.
-func (d *Plane) open(out *Port, p *plan.Port) error {
+// open puts the program on an interface, and first into its maps what it has to
+// know there.
+func (d *Plane) open(out *Port, p *plan.Port, routers []Router) error {
 	if err := d.load(); err != nil {
 		return err
 	}
@@ -128,11 +144,20 @@ func (d *Plane) open(out *Port, p *plan.Port) error {
 	if err := d.kernel.SetLocals(ifindex, locals(p)); err != nil {
 		return err
 	}
-	if err := d.Attach(out); err != nil {
-		return errors.Join(err, d.kernel.SetLocals(ifindex, nil))
-	}
 	out.Pins, out.kernel, out.Engine.Kernel = d.pins, &Kernel{d.kernel, ifindex}, d.kernel
-	return nil
+	for _, r := range routers {
+		// One without room does not keep the others from being served.
+		_ = out.SetRouter(r.ID, r.At, r.Plan)
+	}
+	err := d.Attach(out)
+	if err == nil {
+		return nil
+	}
+	for _, r := range routers {
+		out.RemoveRouter(r.ID)
+	}
+	out.Pins, out.kernel, out.Engine.Kernel = "", nil, nil
+	return errors.Join(err, d.kernel.SetLocals(ifindex, nil))
 }
 
 // load loads the programs when the first port wants them.
@@ -165,8 +190,9 @@ func (d *Plane) Close() error {
 	return err
 }
 
-// xdpHolder returns the id of the program on an interface's XDP hook.
-func xdpHolder(ifindex int) uint32 {
+// xdpHolder returns the id of the program on an interface's XDP hook. A test
+// looks at what is known when it is asked.
+var xdpHolder = func(ifindex int) uint32 {
 	link, err := netlink.LinkByIndex(ifindex)
 	if err != nil || link.Attrs().Xdp == nil {
 		return 0
@@ -253,17 +279,21 @@ func (p *Port) SetRouter(id loader.RouterID, at plan.Identity, r *plan.Router) e
 		advert.Priority = 1
 		k.Own = packet.Append(nil, &advert, r.Config.Source, r.Group)
 	}
-	p.routers[id] = k
-	if p.kernel != nil {
-		return p.kernel.SetRouter(id, k)
+	if p.kernel == nil {
+		p.capture.SetRouter(id, k)
+	} else if err := p.kernel.SetRouter(id, k); err != nil {
+		return err
 	}
-	p.capture.SetRouter(id, k)
+	p.routers[id] = true
 	return nil
 }
 
+// Knows reports whether the port receives the adverts of a virtual router.
+func (p *Port) Knows(id loader.RouterID) bool { return p.routers[id] }
+
 // RemoveRouter undoes SetRouter; the virtual router is INIT.
 func (p *Port) RemoveRouter(id loader.RouterID) {
-	if _, ok := p.routers[id]; !ok {
+	if !p.routers[id] {
 		return
 	}
 	delete(p.routers, id)
@@ -284,6 +314,9 @@ func (p *Port) Close() error {
 	}
 	if p.kernel != nil {
 		errs = append(errs, p.kernel.SetLocals(p.Engine.Ifindex, nil), p.kernel.Detach(p.Engine.Ifindex))
+		for id := range p.routers { // it never got as far as the event loop
+			p.RemoveRouter(id)
+		}
 	}
 	if p.capture != nil {
 		errs = append(errs, p.capture.Close())

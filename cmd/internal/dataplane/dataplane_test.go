@@ -1,0 +1,248 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package dataplane
+
+import (
+	"log/slog"
+	"net/netip"
+	"os"
+	"runtime"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/xvrrp/xvrrp/cmd/internal/clock"
+	"github.com/xvrrp/xvrrp/cmd/internal/transport"
+	"github.com/xvrrp/xvrrp/control"
+	"github.com/xvrrp/xvrrp/control/packet/packettest"
+	"github.com/xvrrp/xvrrp/control/plan"
+	"github.com/xvrrp/xvrrp/loader"
+)
+
+func requireRoot(t *testing.T) {
+	t.Helper()
+	if os.Geteuid() == 0 {
+		return
+	}
+	if os.Getenv("CI") == "true" {
+		t.Fatal("this test needs root, and CI must have it")
+	}
+	t.Skip("this test needs root")
+}
+
+func TestPrograms(t *testing.T) {
+	for name, tc := range map[string]struct {
+		modes    []plan.Mode
+		want     []loader.Mode
+		fallback bool
+	}{
+		"auto": {
+			[]plan.Mode{plan.ModeNative, plan.ModeGeneric, plan.ModeTCX, plan.ModeSocket},
+			[]loader.Mode{loader.ModeNative, loader.ModeGeneric, loader.ModeTCX}, true,
+		},
+		"one program":   {[]plan.Mode{plan.ModeTCX}, []loader.Mode{loader.ModeTCX}, false},
+		"packet socket": {[]plan.Mode{plan.ModeSocket}, nil, true},
+		"none":          {nil, nil, false},
+	} {
+		modes, fallback := programs(tc.modes)
+		assert.Equal(t, tc.want, modes, name)
+		assert.Equal(t, tc.fallback, fallback, name)
+	}
+}
+
+func TestLocals(t *testing.T) {
+	a, b := netip.MustParsePrefix("192.168.1.2/24"), netip.MustParsePrefix("fe80::1/64")
+	assert.Empty(t, locals(&plan.Port{}))
+	assert.Equal(t, []loader.Local{{Prefix: a, Reflect: true}, {Prefix: b}},
+		locals(&plan.Port{Locals: []plan.Local{{Prefix: a, Reflect: true}, {Prefix: b}}}))
+}
+
+// site is an interface in a network namespace of its own, and the other end of
+// its cable.
+type site struct {
+	key  plan.PortKey
+	mac  [6]byte
+	peer int // index of the other end
+}
+
+func newSite(t *testing.T) *site {
+	t.Helper()
+	requireRoot(t)
+	// The thread ends with the test, and its namespace with the thread.
+	runtime.LockOSThread()
+	require.NoError(t, unix.Unshare(unix.CLONE_NEWNET))
+	require.NoError(t, netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "port"}, PeerName: "peer"}))
+	up := func(name string) netlink.Link {
+		l, err := netlink.LinkByName(name)
+		require.NoError(t, err)
+		require.NoError(t, netlink.LinkSetUp(l))
+		return l
+	}
+	port, peer := up("port"), up("peer")
+	for _, a := range []netip.Addr{source, packettest.VIP} {
+		addr, err := netlink.ParseAddr(a.String() + "/24")
+		require.NoError(t, err)
+		require.NoError(t, netlink.AddrAdd(port, addr))
+	}
+	return &site{
+		plan.PortKey{Name: "port", Ifindex: port.Attrs().Index}, [6]byte(port.Attrs().HardwareAddr), peer.Attrs().Index,
+	}
+}
+
+var source = netip.MustParseAddr("192.168.1.2")
+
+func (s *site) plane() *Plane {
+	return &Plane{NetNS: uint64(os.Getpid()), Instance: "dataplane-test", Log: slog.New(slog.DiscardHandler)}
+}
+
+// router is a virtual router with a fence.
+func (s *site) router(id loader.RouterID) Router {
+	valid := packettest.Valid(3)
+	return Router{
+		ID: id, At: plan.Identity{Port: s.key, VRID: packettest.VRID},
+		Plan: &plan.Router{
+			Name: "VI_1", Config: control.Config{Version: 3, Source: source}, Advert: valid.Advert, Group: valid.Dst, Fence: true,
+			Addresses: []plan.Address{{Ifindex: s.key.Ifindex, Prefix: netip.PrefixFrom(packettest.VIP, 24)}},
+		},
+	}
+}
+
+// The first mode that works is used, with the routers of the port known to it.
+func TestOpenFallsBack(t *testing.T) {
+	s := newSite(t)
+	lo, err := netlink.LinkByName("lo")
+	require.NoError(t, err)
+	s.key = plan.PortKey{Name: "lo", Ifindex: lo.Attrs().Index} // has no native XDP
+	for name, tc := range map[string]struct {
+		modes  []plan.Mode
+		want   loader.Mode
+		reason string
+	}{
+		"first":         {[]plan.Mode{plan.ModeGeneric, plan.ModeSocket}, loader.ModeGeneric, ""},
+		"next":          {[]plan.Mode{plan.ModeNative, plan.ModeGeneric}, loader.ModeGeneric, ""},
+		"packet socket": {[]plan.Mode{plan.ModeNative, plan.ModeSocket}, transport.ModeSocket, "attach to lo (native)"},
+		"only socket":   {[]plan.Mode{plan.ModeSocket}, transport.ModeSocket, ""},
+		"none":          {[]plan.Mode{plan.ModeNative}, "", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := s.plane()
+			defer func() { assert.NoError(t, d.Close()) }()
+			p, err := d.Open(s.key, &plan.Port{Modes: tc.modes}, []Router{s.router(3)})
+			if tc.want == "" {
+				require.ErrorIs(t, err, loader.ErrUnsupported)
+				require.NoError(t, d.kernel.SetRouter(4, loader.Router{Ifindex: s.key.Ifindex}), "nothing is left of it")
+				return
+			}
+			require.NoError(t, err)
+			assert.Equal(t, tc.want, p.Mode)
+			assert.Equal(t, tc.want != transport.ModeSocket, p.HasProgram())
+			assert.Contains(t, p.Reason, tc.reason)
+			assert.True(t, p.Knows(3))
+			assert.False(t, p.Knows(4))
+			p.RemoveRouter(3)
+			assert.False(t, p.Knows(3))
+			require.NoError(t, p.Close())
+		})
+	}
+}
+
+// A fence that a dead daemon left closed is closed at every moment of the start
+// of its successor: not one question for the address is answered.
+func TestFenceStaysClosedOverARestart(t *testing.T) {
+	s := newSite(t)
+	port := &plan.Port{MAC: s.mac, Modes: []plan.Mode{plan.ModeGeneric}}
+	dead := s.plane()
+	_, err := dead.Open(s.key, port, []Router{s.router(0)})
+	require.NoError(t, err)
+	defer func() { assert.NoError(t, dead.Close()) }() // until then it holds its links, as its pins do
+	dead.kernel.SetRole(0, loader.RoleMaster)          // and renews no lease
+
+	asker := s.ask(t)
+	require.Eventually(t, func() bool { return dead.kernel.Fence(0, clock.Now()).Active }, 10*time.Second, time.Millisecond)
+	asker.more(t)
+	asker.answers.Store(0) // those from before
+	next := s.plane()
+	asked, holder := false, xdpHolder
+	defer func() { xdpHolder = holder }()
+	xdpHolder = func(ifindex int) uint32 {
+		asked = true
+		assert.True(t, next.kernel.Fence(1, clock.Now()).Active, "known before the program is attached")
+		return holder(ifindex)
+	}
+	_, err = next.Open(s.key, port, []Router{s.router(1)})
+	require.NoError(t, err)
+	defer func() { assert.NoError(t, next.Close()) }()
+	asker.more(t)
+	assert.True(t, asked)
+	assert.Zero(t, asker.answers.Load())
+	next.kernel.LiftFences()
+	require.Eventually(t, func() bool { return asker.answers.Load() > 0 }, 10*time.Second, time.Millisecond)
+}
+
+// asker asks for the address without a pause, and is the other master.
+type asker struct {
+	fd              int
+	rounds, answers atomic.Uint64
+}
+
+func (s *site) ask(t *testing.T) *asker {
+	t.Helper()
+	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	require.NoError(t, err)
+	require.NoError(t, unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_IGNORE_OUTGOING, 1))
+	arp := uint16(unix.ETH_P_ARP)
+	require.NoError(t, unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: arp<<8 | arp>>8, Ifindex: s.peer}))
+	a := &asker{fd: fd}
+	stop, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				a.round()
+			}
+		}
+	}()
+	t.Cleanup(func() {
+		close(stop)
+		<-done
+		assert.NoError(t, unix.Close(fd))
+	})
+	return a
+}
+
+func (a *asker) round() {
+	if a.rounds.Load()%5000 == 0 {
+		_, _ = unix.Write(a.fd, packettest.Valid(3).Build())
+	}
+	question := append([]byte{255, 255, 255, 255, 255, 255}, packettest.MAC[:]...)
+	question = append(question, 8, 6, 0, 1, 8, 0, 6, 4, 0, 1)
+	question = append(append(question, packettest.MAC[:]...), packettest.Src.AsSlice()...)
+	question = append(append(question, 0, 0, 0, 0, 0, 0), packettest.VIP.AsSlice()...)
+	_, _ = unix.Write(a.fd, question)
+	var b [64]byte
+	for {
+		n, err := unix.Read(a.fd, b[:])
+		if err != nil {
+			break
+		}
+		if n >= 32 && b[21] == 2 && netip.AddrFrom4([4]byte(b[28:32])) == packettest.VIP {
+			a.answers.Add(1)
+		}
+	}
+	a.rounds.Add(1)
+}
+
+// more waits until whatever was on its way has come and gone.
+func (a *asker) more(t *testing.T) {
+	t.Helper()
+	until := a.rounds.Load() + 1000
+	require.Eventually(t, func() bool { return a.rounds.Load() > until }, 10*time.Second, time.Millisecond)
+}
