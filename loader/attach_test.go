@@ -336,6 +336,8 @@ func TestFenceOutlivesTheDaemon(t *testing.T) {
 	again := loadPinned(t, dir)
 	defer again.Close()
 	require.NoError(t, again.SetRouter(0, other))
+	require.NoError(t, again.SetRouter(2, router))
+	require.NoError(t, again.RemoveRouter(2), "its interface could not be opened, and is tried again")
 	require.NoError(t, again.SetRouter(1, router))
 	assert.False(t, again.Fence(0, monotonic()).Active)
 	fence := again.Fence(1, monotonic())
