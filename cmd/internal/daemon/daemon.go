@@ -205,8 +205,10 @@ func (d *Daemon) Run(ctx context.Context, ready func()) error {
 	}
 	onceStarted(d.server.Run)
 	onceStarted(d.feedWatchdog)
+	// The small reservation of the other threads is for what they do beside the
+	// loop: it would stretch the start to several times its length.
+	onceStarted(func(ctx context.Context) error { return schedule.Keep(ctx, d.log) })
 	helpers.Go(func() error { return d.judge.Run(work) })
-	helpers.Go(func() error { return schedule.Keep(work, d.log) })
 	helpers.Go(func() error { return d.watchFirewall(work) })
 
 	owning, stopOwning := context.WithCancel(background)
