@@ -140,16 +140,12 @@ func (c *Collection) Attach(want Port) (Mode, error) {
 	return "", errors.Join(errors.Join(errs...), c.dropUnused(p))
 }
 
-func (c *Collection) program(mode Mode) *ebpf.Program {
-	if mode == ModeTCX {
-		return c.tcx
-	}
-	return c.xdp
-}
-
 // attach takes the link over that a predecessor pinned, or makes a new one.
 func (c *Collection) attach(p *port, want *Port, mode Mode) error {
-	prog := c.program(mode)
+	prog, err := c.program(mode)
+	if err != nil {
+		return err
+	}
 	old := c.pins.adopt(linkPin(mode, p.ifindex), p.ifindex)
 	if old != nil && takeable(old, want, mode) {
 		if err := old.Update(prog); err == nil {

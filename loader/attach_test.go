@@ -104,12 +104,38 @@ func TestAttachInEveryMode(t *testing.T) {
 				assert.Contains(t, dump("routers"), `"name": "VI_1"`)
 			}
 			var m rxXvrrpMeta
-			require.True(t, readPin(pins{dir}, "meta", &m))
+			require.True(t, readPin(pins{dir: dir}, "meta", &m))
 			assert.Equal(t, uint32(2), m.Generation)
 			require.NoError(t, again.Close())
 			assert.NoDirExists(t, dir)
 		})
 	}
+}
+
+// Only the program of a mode that a port uses is loaded and pinned; one that a
+// predecessor pinned for another mode goes.
+func TestProgramsAreLoadedWhenWanted(t *testing.T) {
+	dir := pinDir(t)
+	requireTCX(t)
+	xdp, tcx := filepath.Join(dir, "prog-xdp"), filepath.Join(dir, "prog-tcx")
+	dead := loadPinned(t, dir)
+	assert.Empty(t, dead.ingress)
+	attachLo(t, dead, ModeTCX)
+	assert.Len(t, dead.ingress, 1)
+	assert.FileExists(t, tcx)
+	assert.NoFileExists(t, xdp)
+	require.NoError(t, dead.release())
+
+	c := loadPinned(t, dir)
+	attachLo(t, c, ModeGeneric)
+	assert.FileExists(t, xdp)
+	assert.NoFileExists(t, tcx)
+	assert.NoFileExists(t, filepath.Join(dir, linkPin(ModeTCX, loopback)))
+	attachLo(t, c, ModeTCX)
+	assert.FileExists(t, tcx)
+	assert.FileExists(t, filepath.Join(dir, linkPin(ModeTCX, loopback)))
+	assert.NoFileExists(t, filepath.Join(dir, linkPin(ModeGeneric, loopback)))
+	require.NoError(t, c.Close())
 }
 
 func linkID(t *testing.T, path string) link.ID {
@@ -176,7 +202,7 @@ func TestBusyHookIsExplained(t *testing.T) {
 	require.NoError(t, err)
 	defer holder.Close()
 	attachLo(t, holder, ModeGeneric)
-	info, err := holder.xdp.Info()
+	info, err := program(t, holder, ModeGeneric).Info()
 	require.NoError(t, err)
 	id, _ := info.ID()
 	port := Port{Ifindex: loopback, Ifname: "lo", Modes: []Mode{ModeGeneric}, Holder: func(int) uint32 { return uint32(id) }}
@@ -326,7 +352,7 @@ func TestFenceOutlivesTheDaemon(t *testing.T) {
 	require.NoError(t, dead.SetRouter(4, other))
 	attachLo(t, dead, ModeGeneric)
 	dead.SetRole(3, RoleMaster)
-	f := &rig{Collection: dead, mode: ModeNative, prog: dead.xdp, ifindex: loopback}
+	f := &rig{Collection: dead, mode: ModeNative, prog: program(t, dead, ModeNative), ifindex: loopback}
 	for range fenceAdverts {
 		verdict(t, f, packettest.Valid(3).Build())
 	}
@@ -343,7 +369,7 @@ func TestFenceOutlivesTheDaemon(t *testing.T) {
 	fence := again.Fence(1, monotonic())
 	assert.True(t, fence.Active)
 	assert.Equal(t, packettest.Src, fence.Source)
-	f = &rig{Collection: again, mode: ModeNative, prog: again.xdp, ifindex: loopback}
+	f = &rig{Collection: again, mode: ModeNative, prog: program(t, again, ModeNative), ifindex: loopback}
 	_, reason, _ := f.run(t, arp(1, initiatorMAC, packettest.Src, packettest.VIP))
 	assert.Equal(t, "fenced_arp drop", reason)
 	again.LiftFences()

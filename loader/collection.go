@@ -63,7 +63,9 @@ type Collection struct {
 	coll *ebpf.Collection
 	maps map[string]*ebpf.Map
 
-	xdp, tcx, egress, exit *ebpf.Program
+	egress, exit *ebpf.Program
+	spec         *ebpf.CollectionSpec // with the programs of all modes
+	ingress      map[string]*ingress  // those that a port wanted, by name
 
 	exitLink interface{ Close() error }
 	events   *ring
@@ -98,7 +100,16 @@ type Collection struct {
 	pinned    bool
 }
 
-// Load loads programs and maps. Nothing is attached and nothing is pinned yet.
+// ingress is the program that meets the frames in one or two of the modes.
+type ingress struct {
+	*ebpf.Program
+	err    error // it cannot be loaded
+	pinned bool
+}
+
+// Load loads maps and the programs that every port needs; those of a mode are
+// loaded with the first port that wants it. Nothing is attached and nothing is
+// pinned yet.
 func Load(opts Options) (*Collection, error) { return load(opts, false) }
 
 // load with testClock makes the programs read the time from the meta map.
@@ -107,8 +118,12 @@ func load(opts Options, testClock bool) (c *Collection, err error) {
 	if err := rlimit.RemoveMemlock(); err != nil {
 		return nil, fmt.Errorf("raise the locked-memory limit: %w: %w", ErrUnsupported, err)
 	}
+	was, err := openPins(opts.PinDir)
+	if err != nil {
+		return nil, err
+	}
 	c = &Collection{
-		log: opts.Log, pins: pins{dir: opts.PinDir},
+		log: opts.Log, pins: was, ingress: map[string]*ingress{},
 		roles: make([]Role, opts.Routers), live: make([]bool, opts.Routers),
 		ids: map[rxXvrrpId]RouterID{}, vips: map[rxXvrrpAddress]RouterID{},
 		locals: map[rxXvrrpAddress]rxXvrrpLocal{}, ports: map[int]*port{},
@@ -166,8 +181,6 @@ func collectionSpec(opts *Options) (*ebpf.CollectionSpec, error) {
 	return spec, nil
 }
 
-// loadPrograms drops the multi-buffer flag where the kernel is older than that
-// (5.18).
 func (c *Collection) loadPrograms(opts *Options, testClock bool) error {
 	spec, err := collectionSpec(opts)
 	if err != nil {
@@ -178,18 +191,62 @@ func (c *Collection) loadPrograms(opts *Options, testClock bool) error {
 			return err
 		}
 	}
-	coll, err := ebpf.NewCollection(spec)
-	if err != nil {
-		spec.Programs["xvrrp_xdp"].Flags = 0
+	c.spec = spec.Copy()
+	for _, name := range []string{programXDP, programTCX} {
+		delete(spec.Programs, "xvrrp_"+name)
+	}
+	if c.coll, err = ebpf.NewCollection(spec); err != nil {
+		return fmt.Errorf("load the programs: %w: %w", ErrUnsupported, err)
+	}
+	c.maps, c.egress, c.exit = c.coll.Maps, c.coll.Programs["xvrrp_egress"], c.coll.Programs["xvrrp_exit"]
+	return nil
+}
+
+// Names of the programs that meet the frames.
+const (
+	programXDP = "xdp"
+	programTCX = "tcx"
+)
+
+func programName(mode Mode) string {
+	if mode == ModeTCX {
+		return programTCX
+	}
+	return programXDP
+}
+
+// program returns the program of a mode. The kernel takes a tenth of a second to
+// verify each, so one that no port wants is not loaded.
+func (c *Collection) program(mode Mode) (*ebpf.Program, error) {
+	name := programName(mode)
+	if c.ingress[name] == nil {
+		prog, err := c.loadProgram("xvrrp_" + name)
+		c.ingress[name] = &ingress{Program: prog, err: err}
+	}
+	return c.ingress[name].Program, c.ingress[name].err
+}
+
+// loadProgram drops the multi-buffer flag where the kernel is older than that
+// (5.18).
+func (c *Collection) loadProgram(name string) (*ebpf.Program, error) {
+	spec := c.spec.Copy()
+	spec.Programs = map[string]*ebpf.ProgramSpec{name: spec.Programs[name]}
+	opts := ebpf.CollectionOptions{MapReplacements: c.maps}
+	coll, err := ebpf.NewCollectionWithOptions(spec, opts)
+	if err != nil && spec.Programs[name].Flags != 0 {
+		spec.Programs[name].Flags = 0
 		var again error
-		if coll, again = ebpf.NewCollection(spec); again != nil {
-			return fmt.Errorf("load the programs: %w: %w", ErrUnsupported, errors.Join(err, again))
+		if coll, again = ebpf.NewCollectionWithOptions(spec, opts); again == nil {
+			err = nil
+		} else {
+			err = errors.Join(err, again)
 		}
 	}
-	c.coll, c.maps = coll, coll.Maps
-	c.xdp, c.tcx = coll.Programs["xvrrp_xdp"], coll.Programs["xvrrp_tcx"]
-	c.egress, c.exit = coll.Programs["xvrrp_egress"], coll.Programs["xvrrp_exit"]
-	return nil
+	if err != nil {
+		return nil, fmt.Errorf("load program %s: %w: %w", name, ErrUnsupported, err)
+	}
+	defer coll.Close()
+	return coll.DetachProgram(name), nil
 }
 
 func (c *Collection) mapMemory() error {
@@ -286,6 +343,12 @@ func (c *Collection) release() error {
 	if c.exitLink != nil {
 		errs = append(errs, c.exitLink.Close())
 		c.exitLink = nil
+	}
+	for name, p := range c.ingress {
+		if p.Program != nil {
+			errs = append(errs, p.Close())
+		}
+		delete(c.ingress, name)
 	}
 	if c.coll != nil {
 		c.coll.Close()

@@ -63,6 +63,17 @@ func openAt(tb testing.TB, mode Mode, now int64, routers ...Router) *rig {
 	return f
 }
 
+func program(tb testing.TB, c *Collection, mode Mode) *ebpf.Program {
+	tb.Helper()
+	prog, err := c.program(mode)
+	var v *ebpf.VerifierError
+	if errors.As(err, &v) {
+		tb.Fatalf("%+v", v)
+	}
+	require.NoError(tb, err)
+	return prog
+}
+
 func openWith(tb testing.TB, mode Mode, opts Options, testClock bool, routers ...Router) *rig {
 	tb.Helper()
 	requireRoot(tb)
@@ -75,7 +86,7 @@ func openWith(tb testing.TB, mode Mode, opts Options, testClock bool, routers ..
 		tb.Fatal(err)
 	}
 	tb.Cleanup(func() { assert.NoError(tb, c.Close()) })
-	f := &rig{Collection: c, mode: mode, prog: c.program(mode), ifindex: loopback}
+	f := &rig{Collection: c, mode: mode, prog: program(tb, c, mode), ifindex: loopback}
 	f.addPort(tb, loopback, portMAC)
 	f.set(tb, routers...)
 	return f

@@ -47,7 +47,7 @@ func reclaim(root string) error {
 	}
 	var errs []error
 	for _, dir := range dirs {
-		if p := (pins{filepath.Join(root, dir.Name())}); p.orphaned() {
+		if p := (pins{dir: filepath.Join(root, dir.Name())}); p.orphaned() {
 			errs = append(errs, p.remove())
 		}
 	}
@@ -107,6 +107,7 @@ func MountBPFFS() error {
 const (
 	linkPrefix   = "link-"
 	egressPrefix = "egress-" // of the fence
+	progPrefix   = "prog-"
 )
 
 func linkPin(mode Mode, ifindex int) string {
@@ -117,12 +118,32 @@ func egressPin(ifindex int) string { return egressPrefix + strconv.Itoa(ifindex)
 
 // pins are the names of a Collection in the BPF file system. An empty dir means
 // that nothing is pinned.
-type pins struct{ dir string }
+type pins struct {
+	dir   string
+	names map[string]bool // what is there
+}
+
+// openPins reads what a predecessor left: with many interfaces it takes its time
+// to ask the file system for each.
+func openPins(dir string) (pins, error) {
+	p := pins{dir, map[string]bool{}}
+	if dir == "" {
+		return p, nil
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return p, fmt.Errorf("list pins: %w", err)
+	}
+	for _, e := range entries {
+		p.names[e.Name()] = true
+	}
+	return p, nil
+}
 
 // adopt returns the link that a predecessor pinned, if it still belongs to the
 // interface.
 func (p pins) adopt(name string, ifindex int) attachment {
-	if p.dir == "" {
+	if !p.names[name] {
 		return nil
 	}
 	l, err := link.LoadPinnedLink(filepath.Join(p.dir, name), nil)
@@ -181,18 +202,32 @@ func (p pins) dropLinks(ifindex int) error {
 }
 
 func (p pins) drop(name string) error {
-	if p.dir == "" {
+	if !p.names[name] {
 		return nil
 	}
 	err := os.Remove(filepath.Join(p.dir, name))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("remove stale pin: %w", err)
 	}
+	delete(p.names, name)
 	return nil
 }
 
-// save pins the links of a port, and with the first of all ports programs and
-// maps in place of a predecessor's.
+// replace pins an object, in place of a predecessor's.
+func (p pins) replace(name string, object interface{ Pin(string) error }) error {
+	if err := p.drop(name); err != nil {
+		return err
+	}
+	path := filepath.Join(p.dir, name)
+	if err := object.Pin(path); err != nil {
+		return fmt.Errorf("pin %s: %w", path, err)
+	}
+	p.names[name] = true
+	return nil
+}
+
+// save pins the links and the program of a port, and with the first of all ports
+// the rest in place of a predecessor's.
 func (p pins) save(c *Collection, at *port) error {
 	if p.dir == "" {
 		return nil
@@ -203,13 +238,19 @@ func (p pins) save(c *Collection, at *port) error {
 		}
 		c.pinned = true
 	}
-	for name, l := range map[string]attachment{linkPin(at.mode, at.ifindex): at.link, egressPin(at.ifindex): at.egress} {
-		path := filepath.Join(p.dir, name)
-		if _, err := os.Stat(path); err == nil || l == nil {
-			continue // adopted, or nothing to pin
+	name := programName(at.mode)
+	if prog := c.ingress[name]; !prog.pinned {
+		if err := p.replace(progPrefix+name, prog); err != nil {
+			return err
 		}
-		if err := l.Pin(path); err != nil {
-			return fmt.Errorf("pin %s: %w", path, err)
+		prog.pinned = true
+	}
+	for name, l := range map[string]attachment{linkPin(at.mode, at.ifindex): at.link, egressPin(at.ifindex): at.egress} {
+		if l == nil || p.names[name] {
+			continue // nothing to pin, or adopted
+		}
+		if err := p.replace(name, l); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -219,21 +260,21 @@ func (p pins) saveAll(c *Collection) error {
 	if err := os.MkdirAll(p.dir, 0o700); err != nil {
 		return fmt.Errorf("make pin folder: %w", err)
 	}
-	objects := map[string]interface{ Pin(string) error }{
-		"prog-xdp": c.xdp, "prog-tcx": c.tcx, "prog-egress": c.egress,
+	// Those of the modes come with the first port that uses one.
+	for _, name := range []string{programXDP, programTCX} {
+		if err := p.drop(progPrefix + name); err != nil {
+			return err
+		}
 	}
+	objects := map[string]interface{ Pin(string) error }{progPrefix + "egress": c.egress}
 	for name, m := range c.maps {
 		if name != "scratch" && !strings.HasPrefix(name, ".") {
 			objects[name] = m
 		}
 	}
 	for name, object := range objects {
-		if err := p.drop(name); err != nil {
+		if err := p.replace(name, object); err != nil {
 			return err
-		}
-		path := filepath.Join(p.dir, name)
-		if err := object.Pin(path); err != nil {
-			return fmt.Errorf("pin %s: %w", path, err)
 		}
 	}
 	return nil
