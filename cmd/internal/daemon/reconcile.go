@@ -87,6 +87,7 @@ func newReconciler(d *Daemon) *reconciler {
 		Daemon: d, cfg: d.opts.Config, have: plan.NewState(), takeLock: lockOf(d.netns),
 		plane: realPlane{&dataplane.Plane{
 			NetNS: d.netns, Instance: d.opts.Config.Instance, Version: d.opts.Version, Log: d.log,
+			Room: dataplane.RoomFor(d.opts.Config),
 		}},
 		broken: map[plan.PortKey]string{}, gone: map[int]bool{}, ports: map[plan.PortKey]*dataplane.Port{},
 		routers: map[plan.Identity]*running{}, leaving: map[*engine.Router]*running{},

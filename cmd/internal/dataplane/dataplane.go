@@ -30,14 +30,11 @@ type Plane struct {
 	Log     *slog.Logger
 
 	Instance string // of the daemon: several in one namespace have pins apart
+	Room     Room
 
 	kernel *loader.Collection // nil until the first port wants a program
 	pins   string
 }
-
-// maxRouters is the number of virtual routers, and of ports, that the programs
-// have room for.
-const maxRouters = 2048
 
 // Port is an open interface. The event loop has Engine; the rest is for one
 // goroutine, the one that changes things.
@@ -48,6 +45,7 @@ type Port struct {
 	Pins   string // folder in the BPF file system; empty: nothing is pinned
 
 	kernel  *Kernel // nil: adverts come through the packet socket
+	room    Room
 	capture *socket
 	sender  *transport.Sender
 	routers map[loader.RouterID]bool
@@ -71,7 +69,7 @@ func (d *Plane) Open(key plan.PortKey, p *plan.Port, routers []Router) (_ *Port,
 	out := &Port{
 		Engine:  &engine.Port{Name: key.Name, Ifindex: key.Ifindex, MAC: p.MAC},
 		Reason:  p.ModesWhy,
-		routers: map[loader.RouterID]bool{}, log: d.Log,
+		routers: map[loader.RouterID]bool{}, room: d.Room, log: d.Log,
 	}
 	defer func() {
 		if err != nil {
@@ -142,7 +140,7 @@ func (d *Plane) open(out *Port, p *plan.Port, routers []Router) error {
 	}
 	ifindex := out.Engine.Ifindex
 	if err := d.kernel.SetLocals(ifindex, locals(p)); err != nil {
-		return err
+		return d.Room.explain(err)
 	}
 	out.Pins, out.kernel, out.Engine.Kernel = d.pins, &Kernel{d.kernel, ifindex}, d.kernel
 	for _, r := range routers {
@@ -172,7 +170,10 @@ func (d *Plane) load() (err error) {
 	} else if err := loader.ReclaimPins(); err != nil {
 		d.Log.Warn("pins of interfaces that are gone remain", "err", err)
 	}
-	d.kernel, err = loader.Load(loader.Options{Routers: maxRouters, Version: d.Version, PinDir: pins, Log: d.Log})
+	d.kernel, err = loader.Load(loader.Options{
+		Routers: d.Room.Routers, Ports: d.Room.Ports, Addresses: d.Room.Addresses,
+		Version: d.Version, PinDir: pins, Log: d.Log,
+	})
 	d.pins = pins
 	return err
 }
@@ -230,7 +231,7 @@ func (d *Plane) Change(p *Port, to *plan.Port) error {
 	if p.kernel != nil {
 		modes, _ := programs(to.Modes)
 		if err := p.kernel.SetLocals(p.Engine.Ifindex, locals(to)); err != nil {
-			return err
+			return p.room.explain(err)
 		}
 		if !slices.Equal(modes, p.modes) && len(modes) > 0 && modes[0] != p.Mode {
 			p.modes, p.Reason = modes, to.ModesWhy
@@ -249,7 +250,7 @@ func (d *Plane) Attach(p *Port) (err error) {
 	p.Mode, err = d.kernel.Attach(loader.Port{
 		Ifindex: p.Engine.Ifindex, Ifname: p.Engine.Name, MAC: p.mac, Modes: p.modes, Holder: xdpHolder, Egress: attachClsact,
 	})
-	return err
+	return d.Room.explain(err)
 }
 
 // InPath reports whether frames meet the program of an interface: it is
@@ -282,7 +283,7 @@ func (p *Port) SetRouter(id loader.RouterID, at plan.Identity, r *plan.Router) e
 	if p.kernel == nil {
 		p.capture.SetRouter(id, k)
 	} else if err := p.kernel.SetRouter(id, k); err != nil {
-		return err
+		return p.room.explain(err)
 	}
 	p.routers[id] = true
 	return nil

@@ -19,6 +19,7 @@ import (
 	"github.com/xvrrp/xvrrp/cmd/internal/clock"
 	"github.com/xvrrp/xvrrp/cmd/internal/transport"
 	"github.com/xvrrp/xvrrp/control"
+	"github.com/xvrrp/xvrrp/control/config"
 	"github.com/xvrrp/xvrrp/control/packet/packettest"
 	"github.com/xvrrp/xvrrp/control/plan"
 	"github.com/xvrrp/xvrrp/loader"
@@ -97,7 +98,10 @@ func newSite(t *testing.T) *site {
 var source = netip.MustParseAddr("192.168.1.2")
 
 func (s *site) plane() *Plane {
-	return &Plane{NetNS: uint64(os.Getpid()), Instance: "dataplane-test", Log: slog.New(slog.DiscardHandler)}
+	return &Plane{
+		NetNS: uint64(os.Getpid()), Instance: "dataplane-test", Room: RoomFor(&config.Config{}),
+		Log: slog.New(slog.DiscardHandler),
+	}
 }
 
 // router is a virtual router with a fence.
