@@ -117,6 +117,9 @@ func (c *Collection) Attach(want Port) (Mode, error) {
 	if err := c.maps["ports"].Put(uint32(want.Ifindex), value); err != nil {
 		return "", errors.Join(fmt.Errorf("tell the programs of %s: %w", want.Ifname, err), c.dropUnused(p))
 	}
+	if err := c.pins.takeFormer(want.Ifindex); err != nil {
+		c.log.Warn("what the version before pinned may be in the way", "iface", want.Ifname, "err", err)
+	}
 	var errs []error
 	for _, mode := range want.Modes {
 		err := c.attach(p, &want, mode)

@@ -334,6 +334,68 @@ func TestPinsAreReclaimed(t *testing.T) {
 	require.NoError(t, reclaim(filepath.Join(root, "nothing")))
 }
 
+// The version before had a folder for each interface. Its links are taken over
+// by the first start after an upgrade, or go with their interface.
+func TestPinsOfTheVersionBefore(t *testing.T) {
+	for name, own := range map[string]string{"the daemon": "7", "one of several": "7-blue"} {
+		t.Run(name, func(t *testing.T) {
+			root := pinDir(t)
+			requireTCX(t)
+			ports := namespace(t, "goes", "stays", "other")
+			var former []string
+			var ids []link.ID
+			for n, ifindex := range ports {
+				dir := filepath.Join(root, "7", []string{"goes", "eth0@100", "other"}[n])
+				former = append(former, dir)
+				require.NoError(t, os.MkdirAll(dir, 0o700))
+				dead, err := Load(Options{Routers: 2})
+				require.NoError(t, err)
+				_, err = dead.Attach(Port{Ifindex: ifindex, Ifname: "port", Modes: []Mode{ModeGeneric}})
+				require.NoError(t, err)
+				p := dead.ports[ifindex]
+				for name, object := range map[string]interface{ Pin(string) error }{
+					"link-generic": p.link, "egress": p.egress, "lease": formerLease(t), "routers": dead.maps["routers"],
+				} {
+					require.NoError(t, object.Pin(filepath.Join(dir, name)))
+				}
+				ids = append(ids, linkID(t, filepath.Join(dir, "link-generic")), linkID(t, filepath.Join(dir, "egress")))
+				require.NoError(t, dead.release())
+			}
+			l, err := netlink.LinkByIndex(ports[0])
+			require.NoError(t, err)
+			require.NoError(t, netlink.LinkDel(l))
+			require.NoError(t, reclaim(root))
+			assert.NoDirExists(t, former[0])
+			assert.DirExists(t, former[1])
+
+			dir := filepath.Join(root, own)
+			c := loadPinned(t, dir)
+			_, err = c.Attach(Port{Ifindex: ports[1], Ifname: "stays", Modes: []Mode{ModeGeneric}})
+			require.NoError(t, err)
+			assert.NoDirExists(t, former[1])
+			assert.Equal(t, ids[2], linkID(t, filepath.Join(dir, linkPin(ModeGeneric, ports[1]))), "taken over")
+			assert.Equal(t, ids[3], linkID(t, filepath.Join(dir, egressPin(ports[1]))))
+			attached, err := c.Attached(ports[1])
+			require.NoError(t, err)
+			assert.True(t, attached)
+			require.NoError(t, c.Close())
+			assert.DirExists(t, former[2], "of an interface that is not ours")
+		})
+	}
+}
+
+// formerLease is the map of the version before, whose daemon has ended.
+func formerLease(t *testing.T) *ebpf.Map {
+	t.Helper()
+	m, err := ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.Array, KeySize: 4, ValueSize: 40, MaxEntries: 1})
+	require.NoError(t, err)
+	t.Cleanup(func() { assert.NoError(t, m.Close()) })
+	value := make([]byte, 40)
+	value[8] = 1
+	require.NoError(t, m.Put(uint32(0), value))
+	return m
+}
+
 // The fence of a dead daemon stays closed until its successor lifts it, and goes
 // to the router with the same identity, whatever its id is.
 func TestFenceOutlivesTheDaemon(t *testing.T) {

@@ -3,6 +3,7 @@
 package loader
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -10,6 +11,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"unsafe"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
@@ -47,32 +49,105 @@ func reclaim(root string) error {
 	}
 	var errs []error
 	for _, dir := range dirs {
-		if p := (pins{dir: filepath.Join(root, dir.Name())}); p.orphaned() {
+		p := pins{dir: filepath.Join(root, dir.Name())}
+		for _, former := range formerPins(p.dir) {
+			if former.orphaned() {
+				errs = append(errs, former.remove())
+			}
+		}
+		if p.orphaned() {
 			errs = append(errs, p.remove())
 		}
 	}
 	return errors.Join(errs...)
 }
 
+// formerPins returns what the version before made, which had a folder for each
+// interface: below that of a network namespace, named like the interface.
+func formerPins(dir string) []pins {
+	var out []pins
+	entries, _ := os.ReadDir(dir) // none, or not ours to read
+	for _, e := range entries {
+		if e.IsDir() {
+			out = append(out, pins{dir: filepath.Join(dir, e.Name())})
+		}
+	}
+	return out
+}
+
+// links returns the paths of the pinned links, also those of the version before.
+func (p pins) links() []string {
+	links, _ := filepath.Glob(filepath.Join(p.dir, linkPrefix+"*"))
+	egress, _ := filepath.Glob(filepath.Join(p.dir, formerEgress+"*"))
+	return append(links, egress...)
+}
+
+// takeFormer moves the links that the version before pinned for an interface to
+// where they belong now, so that they are taken over.
+func (p pins) takeFormer(ifindex int) error {
+	for _, former := range p.former {
+		for _, path := range former.links() {
+			if pinnedOn(path) != ifindex {
+				continue
+			}
+			if err := os.MkdirAll(p.dir, 0o700); err != nil {
+				return fmt.Errorf("make pin folder: %w", err)
+			}
+			name := filepath.Base(path) + "-" + strconv.Itoa(ifindex)
+			if err := p.drop(name); err != nil {
+				return err
+			}
+			if err := os.Rename(path, filepath.Join(p.dir, name)); err != nil {
+				return fmt.Errorf("move pin of the version before: %w", err)
+			}
+			p.names[name] = true
+		}
+		if len(former.links()) > 0 {
+			continue // of another interface
+		}
+		if err := former.remove(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// pinnedOn returns the interface of a pinned link: 0 if that is gone, -1 if
+// it cannot be told.
+func pinnedOn(path string) int {
+	l, err := link.LoadPinnedLink(path, nil)
+	if err != nil {
+		return -1
+	}
+	defer l.Close()
+	info, err := l.Info()
+	if err != nil {
+		return -1
+	}
+	return linkIfindex(info)
+}
+
 // orphaned reports whether the daemon of a folder has ended and none of its
 // links belongs to an interface.
 func (p pins) orphaned() bool {
-	var l rxXvrrpLease
-	if !readPin(p, "lease", &l) || !ended(&l) {
+	m := p.open("lease")
+	if m == nil {
 		return false
 	}
-	for _, prefix := range []string{linkPrefix, egressPrefix} {
-		links, _ := filepath.Glob(filepath.Join(p.dir, prefix+"*"))
-		for _, name := range links {
-			l, err := link.LoadPinnedLink(name, nil)
-			if err != nil {
-				return false // not ours to judge
-			}
-			info, err := l.Info()
-			_ = l.Close()
-			if err != nil || linkIfindex(info) != 0 {
-				return false
-			}
+	defer m.Close()
+	// That of the version before is longer and begins alike.
+	var l rxXvrrpLease
+	raw, err := m.LookupBytes(uint32(0))
+	if err != nil || len(raw) < int(unsafe.Sizeof(l)) {
+		return false
+	}
+	l.UntilNs, l.EndedNs = binary.NativeEndian.Uint64(raw), binary.NativeEndian.Uint64(raw[8:])
+	if !ended(&l) {
+		return false
+	}
+	for _, path := range p.links() {
+		if pinnedOn(path) != 0 {
+			return false
 		}
 	}
 	return true
@@ -108,6 +183,7 @@ const (
 	linkPrefix   = "link-"
 	egressPrefix = "egress-" // of the fence
 	progPrefix   = "prog-"
+	formerEgress = "egress"
 )
 
 func linkPin(mode Mode, ifindex int) string {
@@ -121,15 +197,20 @@ func egressPin(ifindex int) string { return egressPrefix + strconv.Itoa(ifindex)
 type pins struct {
 	dir   string
 	names map[string]bool // what is there
+	// former are the folders of the version before in this network namespace.
+	former []pins
 }
 
 // openPins reads what a predecessor left: with many interfaces it takes its time
 // to ask the file system for each.
 func openPins(dir string) (pins, error) {
-	p := pins{dir, map[string]bool{}}
+	p := pins{dir: dir, names: map[string]bool{}}
 	if dir == "" {
 		return p, nil
 	}
+	// The version before did not tell instances of the daemon apart.
+	netns, _, _ := strings.Cut(filepath.Base(dir), "-")
+	p.former = formerPins(filepath.Join(filepath.Dir(dir), netns))
 	entries, err := os.ReadDir(dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return p, fmt.Errorf("list pins: %w", err)
@@ -284,10 +365,20 @@ func (p pins) remove() error {
 	if p.dir == "" {
 		return nil
 	}
-	if err := os.RemoveAll(p.dir); err != nil {
-		return fmt.Errorf("remove pins: %w", err)
+	entries, err := os.ReadDir(p.dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("list pins: %w", err)
+	}
+	for _, e := range entries {
+		if e.IsDir() {
+			continue // of the version before, and another interface
+		}
+		if err := os.Remove(filepath.Join(p.dir, e.Name())); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("remove pins: %w", err)
+		}
 	}
 	// The folder of all daemons goes with the last of them.
+	_ = os.Remove(p.dir)
 	_ = os.Remove(filepath.Dir(p.dir))
 	return nil
 }
