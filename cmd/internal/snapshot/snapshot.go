@@ -144,9 +144,11 @@ func (r *Reader) take(counters bool) Snapshot {
 	for i := range src.Routers {
 		s.Instances = append(s.Instances, src.instance(&src.Routers[i], s.Now))
 	}
+	asked := false
 	for i := range src.Ports {
 		s.Interfaces = append(s.Interfaces, src.port(&src.Ports[i], s.Now, counters))
-		if p := &src.Ports[i]; p.Records != nil && s.Other == 0 {
+		if p := &src.Ports[i]; p.Records != nil && !asked {
+			asked = true // once: all ports have the same
 			if all, err := p.Records.Counters(0); err == nil {
 				s.Other = all[loader.ReasonNotVRRP].Pass
 			}
