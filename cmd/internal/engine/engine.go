@@ -55,6 +55,9 @@ type Options struct {
 // Stats is what the loop measures of itself.
 type Stats struct {
 	Wakeups atomic.Uint64
+	// Judged is when the loop last knew what its routers own: it was awake, and
+	// none of them, having slept, listens for another master.
+	Judged atomic.Int64
 	// Handled is the time from the kernel's stamp of an event to the end of
 	// its handling, Acted that from a deadline to the moment at which the loop
 	// acted on it, Late that from a planned wake-up to the wake-up: what a
@@ -92,6 +95,7 @@ type Engine struct {
 	late      time.Duration   // how late the current deadline is acted on
 	received  int             // events so far, to look at the clock now and then
 	leaving   int             // routers that were stopped and are not INIT
+	listening int             // routers that slept and do not know yet whether they were replaced
 	quit      bool
 	told      bool // the reader knows of every record
 	seq       uint64
@@ -535,6 +539,14 @@ func (e *Engine) settle(r *Router, changed bool) {
 	if !changed {
 		return
 	}
+	if l := r.router.Listening(); l != r.listening {
+		r.listening = l
+		if l {
+			e.listening++
+		} else {
+			e.listening--
+		}
+	}
 	if role := r.currentRole(); role != r.role && r.Port.Kernel != nil {
 		r.role = role
 		r.Port.Kernel.SetRole(r.ID, role)
@@ -652,6 +664,9 @@ func (e *Engine) finish() {
 		}
 	}
 	e.table.orders = e.table.orders[:0]
+	if e.listening == 0 {
+		e.Stats.Judged.Store(int64(e.now)) // last: whoever sees it sees the orders, too
+	}
 	e.announceRecords()
 	e.armTimer()
 }

@@ -420,6 +420,33 @@ func TestSuspendedMasterLooksFirst(t *testing.T) {
 	assert.Equal(t, sent, r.Published.Sent.Load(), "it yields without a word")
 }
 
+// While a router that slept listens, the loop does not know what it owns.
+func TestJudged(t *testing.T) {
+	b := newBench(t)
+	patient := spec("A", 7, 100)
+	patient.Config.NoPreempt = true
+	r := b.add(patient)
+	b.at(r.deadline)
+	require.Equal(t, control.Master, r.router.State())
+	awake := b.now
+	assert.Equal(t, int64(awake), b.Stats.Judged.Load())
+	b.at(b.now.Add(5 * time.Second))
+	assert.Equal(t, int64(awake), b.Stats.Judged.Load(), "it listens for one interval")
+	b.arrive(90, b.now)
+	b.at(b.now.Add(time.Millisecond))
+	require.Equal(t, control.Backup, r.router.State())
+	assert.Equal(t, int64(b.now), b.Stats.Judged.Load())
+
+	b.at(r.deadline)
+	b.at(r.deadline)
+	require.Equal(t, control.Master, r.router.State())
+	awake = b.now
+	b.at(b.now.Add(5 * time.Second))
+	assert.Equal(t, int64(awake), b.Stats.Judged.Load())
+	b.at(r.deadline)
+	assert.Equal(t, int64(b.now), b.Stats.Judged.Load(), "nobody replaced it")
+}
+
 func BenchmarkIterationSendsAdvert(b *testing.B) {
 	x := newBench(b)
 	r := x.add(spec("A", 7, 255))

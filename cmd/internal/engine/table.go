@@ -123,17 +123,18 @@ type Router struct {
 
 	Published Published
 
-	name     atomic.Pointer[string]
-	spec     Spec
-	router   *control.Router
-	at       int // position in the table
-	session  *Session
-	state    State  // what is published of it next
-	epoch    uint64 // of ownership, see Set
-	retiring bool   // stopped, and not INIT yet
-	retired  atomic.Bool
-	peers    Peers
-	role     loader.Role
+	name      atomic.Pointer[string]
+	spec      Spec
+	router    *control.Router
+	at        int // position in the table
+	session   *Session
+	state     State  // what is published of it next
+	epoch     uint64 // of ownership, see Set
+	retiring  bool   // stopped, and not INIT yet
+	retired   atomic.Bool
+	listening bool // it slept, and is counted in Engine.listening
+	peers     Peers
+	role      loader.Role
 
 	deadline  control.Instant
 	armed     bool            // deadline counts
