@@ -59,6 +59,11 @@ type Change struct {
 // that no address delays an advert. All methods but Run and Close may be
 // called from anywhere at any time before Close.
 type Host struct {
+	// HeldUp reports whether the event loop was held up and has not judged yet
+	// what arrived meanwhile: another host may serve what it owns. Until it has,
+	// nothing is put back and nothing announced again. Set it before Run.
+	HeldUp func() bool
+
 	now    func() int64
 	report func(Report)
 
@@ -79,6 +84,7 @@ type Host struct {
 	holders    map[Address]int // objects that this host has or may have, by address
 	lost       map[int]bool    // interfaces to compare with the kernel
 	plan       schedule
+	held       bool // HeldUp, in this turn
 	sending    []*link
 	frames     [][]byte
 	probed     int
@@ -118,7 +124,7 @@ func newHost(now func() int64, report func(Report), k kernel, open func(int) (fr
 		return nil, fmt.Errorf("create eventfd: %w", err)
 	}
 	return &Host{
-		now: now, report: report, event: event, kernel: k, openSocket: open,
+		HeldUp: func() bool { return false }, now: now, report: report, event: event, kernel: k, openSocket: open,
 		links: map[int]*link{}, macs: map[int]net.HardwareAddr{}, holders: map[Address]int{}, lost: map[int]bool{},
 	}, nil
 }
@@ -242,7 +248,10 @@ func (h *Host) Run(ctx context.Context) error {
 // sleep waits for an order, a call or the next entry of the plan.
 func (h *Host) sleep() error {
 	wait := time.Hour
-	if len(h.plan) > 0 {
+	switch {
+	case h.held:
+		wait = lookHeld
+	case len(h.plan) > 0:
 		wait = max(0, min(wait, time.Duration(h.plan[0].at-h.now())))
 	}
 	timeout := unix.NsecToTimespec(int64(wait))
@@ -290,8 +299,10 @@ func (h *Host) turn() {
 		}
 		s = next
 	}
-	h.due()
-	h.verify()
+	if h.held = h.HeldUp(); !h.held {
+		h.due()
+		h.verify()
+	}
 	h.reconcile()
 	for _, s := range losing {
 		h.afterLosingAdvert(s)
@@ -417,6 +428,7 @@ const (
 	// stay is how long it must stay then to count as undisturbed.
 	stay       = 10 * time.Second
 	lookAgain  = 500 * time.Millisecond
+	lookHeld   = 10 * time.Millisecond // at an event loop that is held up
 	firstDelay = 100 * time.Millisecond
 	lastDelay  = 5 * time.Second
 )
@@ -562,6 +574,10 @@ func (h *Host) reconcile() {
 	// Without promote_secondaries, the kernel removes the secondary addresses
 	// of a subnet along with the primary one.
 	for _, ifindex := range interfaces {
+		if h.held {
+			h.lost[ifindex] = true
+			continue
+		}
 		missing, gone := h.missing(ifindex)
 		for _, o := range missing {
 			if of[o.set] == nil {

@@ -775,3 +775,40 @@ func TestRemovedAgainWithoutNews(t *testing.T) {
 		require.True(t, b.kernel.has(1, a.Prefix))
 	}
 }
+
+// While the event loop is held up it does not know who serves: what somebody
+// removed stays away, and nothing is announced again. Orders are carried out.
+func TestHeldUp(t *testing.T) {
+	b := newBench(t)
+	held := false
+	b.HeldUp = func() bool { return held }
+	a1, a2 := on(1, "10.0.0.1/32"), on(1, "10.0.0.2/32")
+	refreshed := spec(a1)
+	refreshed.Announce.Refresh = time.Duration(second)
+	refreshed.Announce.RefreshRepeat = 1
+	s, u := b.Add(refreshed), b.Add(spec(a2))
+	s.Takeover()
+	u.Takeover()
+	b.turn()
+	require.Len(t, b.kernel.have, 2)
+	b.wire.take()
+
+	held = true
+	for _, a := range []Address{a1, a2} {
+		require.NoError(t, b.kernel.del(Found{Address: a}))
+		b.Lost(a.Key())
+	}
+	b.clock += 5 * second
+	b.turn()
+	assert.Empty(t, b.kernel.have)
+	u.Release() // also looks for what it may have taken along
+	b.turn()
+	assert.Empty(t, b.kernel.have)
+	assert.Empty(t, b.wire.take())
+
+	held = false
+	b.turn()
+	assert.True(t, b.kernel.has(1, a1.Prefix))
+	assert.False(t, b.kernel.has(1, a2.Prefix), "released meanwhile")
+	assert.Contains(t, b.wire.take(), "10.0.0.1")
+}

@@ -293,26 +293,29 @@ func parseAddress(m []byte) (f Found, err error) {
 	return f, nil
 }
 
-// Remove deletes addresses that the kernel listed. One that is gone by then,
-// along with another, is no error.
-func Remove(found []Found) error {
-	if len(found) == 0 {
-		return nil
+// Remove deletes addresses and returns those that this host had. One that is
+// gone, along with another or with its interface, is no error.
+func Remove(list []Address) (removed []Address, err error) {
+	if len(list) == 0 {
+		return nil, nil
 	}
 	rt, err := openRtnetlink()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer rt.close()
 	var msgs [][]byte
-	for _, a := range found {
+	for _, a := range list {
 		msgs = append(msgs, a.message(unix.RTM_DELADDR, 0))
 	}
 	var refused error
 	err = rt.do(msgs, func(i int, err error) {
-		if err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) {
-			refused = errors.Join(refused, fmt.Errorf("remove address %s: %w", found[i].Prefix, err))
+		switch {
+		case err == nil:
+			removed = append(removed, list[i])
+		case !errors.Is(err, unix.EADDRNOTAVAIL) && !errors.Is(err, unix.ENODEV):
+			refused = errors.Join(refused, fmt.Errorf("remove address %s: %w", list[i].Prefix, err))
 		}
 	})
-	return errors.Join(err, refused)
+	return removed, errors.Join(err, refused)
 }

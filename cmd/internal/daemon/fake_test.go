@@ -68,7 +68,7 @@ type host struct {
 	lifted    int
 	firewall  map[string][]netip.Addr
 	sets      map[*vip.Set]vip.Spec
-	leftovers []vip.Found // that were removed
+	leftovers []vip.Address // that were removed
 
 	slow    func(*engine.Router) bool // routers that serve on after a stop
 	held    bool                      // batches wait for the test
@@ -244,7 +244,7 @@ func (h *host) Remove(s *vip.Set) {
 	delete(h.sets, s)
 }
 
-func (h *host) RemoveLeftovers(list []vip.Found) error {
+func (h *host) RemoveLeftovers(list []vip.Address) error {
 	if err := h.do("remove %d leftovers", len(list)); err != nil {
 		return err
 	}

@@ -44,7 +44,7 @@ type addresses interface {
 	Add(vip.Spec) *vip.Set
 	Update(...vip.Change)
 	Remove(*vip.Set)
-	RemoveLeftovers([]vip.Found) error
+	RemoveLeftovers([]vip.Address) error
 	Firewall(want map[string][]netip.Addr, removable func(ifname string) bool) (written []string, err error)
 }
 
@@ -84,7 +84,10 @@ func (realLoop) Epoch(r *engine.Router) uint64 { return r.Epoch() }
 
 type realAddresses struct{ *vip.Host }
 
-func (realAddresses) RemoveLeftovers(list []vip.Found) error { return vip.Remove(list) }
+func (realAddresses) RemoveLeftovers(list []vip.Address) error {
+	_, err := vip.Remove(list)
+	return err
+}
 
 func (realAddresses) Firewall(want map[string][]netip.Addr, removable func(string) bool) ([]string, error) {
 	return vip.Firewall(want, removable)

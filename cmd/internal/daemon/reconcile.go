@@ -397,11 +397,11 @@ func (r *reconciler) do(s plan.Step, w *work) error {
 // removeLeftovers removes addresses that a predecessor left, unless another
 // daemon serves their interface.
 func (r *reconciler) removeLeftovers(list []plan.Address) error {
-	var left []vip.Found
+	var left []vip.Address
 	for _, a := range list {
 		l := r.links.Facts().ByIndex(a.Ifindex)
 		if l != nil && r.removable(l.Name) {
-			left = append(left, vip.Found{Address: vip.Address{Ifindex: a.Ifindex, Prefix: a.Prefix, Peer: a.Peer}})
+			left = append(left, vip.Address{Ifindex: a.Ifindex, Prefix: a.Prefix, Peer: a.Peer})
 		}
 	}
 	if err := r.addrs.RemoveLeftovers(left); err != nil {
