@@ -43,7 +43,10 @@ var rooms = map[string]struct{ may, without []string }{
 	internal + "histogram": {without: []string{"sync"}},
 	internal + "logging":   {},
 	internal + "realtime":  {may: []string{"golang.org/x/sys"}},
-	internal + "rundir":    {may: []string{"golang.org/x/sys"}},
+	internal + "release": {may: []string{
+		module + "cmd/internal/realtime", module + "vip", "golang.org/x/sys",
+	}},
+	internal + "rundir": {may: []string{"golang.org/x/sys"}},
 
 	internal + "transport": {may: []string{
 		module + "cmd/internal/clock", module + "control/bfd", module + "control/packet", module + "loader",

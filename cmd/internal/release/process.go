@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package release
+
+import (
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"os/signal"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/xvrrp/xvrrp/cmd/internal/realtime"
+	"github.com/xvrrp/xvrrp/vip"
+)
+
+// Environment marks the process that is the releaser. Its value is the lease and
+// the real-time priority.
+const Environment = "XVRRPD_RELEASER"
+
+// name is that of the process, 15 bytes at most.
+const name = "xvrrpd-releaser"
+
+// ignored are the signals that systemd and operators send to every process of a
+// service, or to every one of its name. The releaser goes by the pipe: it has to
+// outlive the daemon.
+var ignored = []os.Signal{
+	unix.SIGTERM, unix.SIGINT, unix.SIGHUP, unix.SIGQUIT, unix.SIGABRT, unix.SIGPIPE, unix.SIGUSR1, unix.SIGUSR2,
+	unix.Signal(36), unix.Signal(63), unix.Signal(64),
+}
+
+// Main is the releaser, in a process of its own: it reads from standard input.
+func Main(settings string, log *slog.Logger) error {
+	signal.Ignore(ignored...)
+	_ = os.WriteFile("/proc/self/comm", []byte(name), 0)
+	lease, priority, err := parseSettings(settings)
+	if err != nil {
+		return fmt.Errorf("settings of the releaser, %s: %w", Environment, err)
+	}
+	// As that of the daemon's threads, but for the event loop. The daemon has
+	// said what the host does not give.
+	_, _ = realtime.Prepare(realtime.Options{Priority: priority, PriorityRequired: true}, slog.New(slog.DiscardHandler))
+	if err := dropCapabilities(); err != nil {
+		log.Info("the releaser keeps the capabilities of the daemon", "err", err)
+	}
+	r := Releaser{Lease: lease, Remove: vip.Remove, Log: log}
+	return r.Run(os.Stdin)
+}
+
+func formatSettings(lease time.Duration, priority int) string {
+	return lease.String() + "," + strconv.Itoa(priority)
+}
+
+func parseSettings(text string) (lease time.Duration, priority int, err error) {
+	first, second, _ := strings.Cut(text, ",")
+	if lease, err = time.ParseDuration(first); err != nil {
+		return 0, 0, err
+	}
+	if lease <= 0 {
+		return 0, 0, fmt.Errorf("lease of %v", lease)
+	}
+	priority, err = strconv.Atoi(second)
+	return lease, priority, err
+}
+
+// dropCapabilities keeps what removes addresses, in every thread.
+func dropCapabilities() error {
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData // the second is of capabilities above 31
+	data[0].Effective = 1 << unix.CAP_NET_ADMIN
+	data[0].Permitted = data[0].Effective
+	_, _, errno := syscall.AllThreadsSyscall(unix.SYS_CAPSET, uintptr(unsafe.Pointer(&header)), uintptr(unsafe.Pointer(&data[0])), 0)
+	if errno != 0 {
+		return fmt.Errorf("keep CAP_NET_ADMIN alone: %w", errno)
+	}
+	return nil
+}
+
+// execute starts this program again, with the same options, so that it logs to
+// where the daemon does.
+func execute(lease time.Duration, priority int) (*process, error) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		return nil, fmt.Errorf("make a pipe for the releaser: %w", err)
+	}
+	// Not by its path: there may be another version by now.
+	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
+	cmd.Args[0] = name
+	cmd.Env = append(os.Environ(), Environment+"="+formatSettings(lease, priority))
+	cmd.Stdin, cmd.Stderr = r, os.Stderr
+	// What is sent to the daemon's process group is not for the releaser.
+	cmd.SysProcAttr = &unix.SysProcAttr{Setsid: true}
+	err = cmd.Start()
+	_ = r.Close()
+	if err != nil {
+		_ = w.Close()
+		return nil, fmt.Errorf("start the releaser: %w", err)
+	}
+	p := &process{pipe: w, kill: func() { _ = cmd.Process.Kill() }, ended: make(chan error, 1)}
+	go func() { p.ended <- cmd.Wait() }()
+	return p, nil
+}

@@ -1,0 +1,435 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package release
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"maps"
+	"net"
+	"net/netip"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+
+	"github.com/xvrrp/xvrrp/vip"
+)
+
+const lease = time.Second
+
+func on(ifindex int, prefix string) vip.Address {
+	return vip.Address{Ifindex: ifindex, Prefix: netip.MustParsePrefix(prefix)}
+}
+
+func TestLines(t *testing.T) {
+	peer := on(3, "10.0.0.1/32")
+	peer.Peer = netip.MustParseAddr("10.0.0.9")
+	for _, list := range [][]vip.Address{{}, {on(1, "192.168.1.100/24")}, {peer, on(2, "2001:db8::1/64"), on(2, "fe80::1/128")}} {
+		got, isAlive, err := parseLine(formatAddresses(list))
+		require.NoError(t, err)
+		assert.False(t, isAlive)
+		assert.Equal(t, list, got)
+	}
+	_, isAlive, err := parseLine(alive)
+	require.NoError(t, err)
+	assert.True(t, isAlive)
+	for _, bad := range []string{
+		"", "alive ", "Alive", "addresses ", "address 1,10.0.0.1/24", "addresses 0,10.0.0.1/24", "addresses -1,10.0.0.1/24",
+		"addresses +1,10.0.0.1/24", "addresses 01,10.0.0.1/24", "addresses x,10.0.0.1/24", "addresses 1", "addresses 1,",
+		"addresses 1,10.0.0.1", "addresses 1,10.0.0.1/33", "addresses 1,10.0.0.1/24,", "addresses 1,10.0.0.1/24,x",
+		"addresses 1,10.0.0.1/24  1,10.0.0.2/24", "addresses 1,10.0.0.1/24 ", "addresses 1,2001:DB8::1/64",
+		"addresses 1,10.0.0.1/24,10.0.0.2,3", "addresses 99999999999999999999,10.0.0.1/24",
+	} {
+		list, isAlive, err := parseLine(bad)
+		assert.Error(t, err, bad)
+		assert.False(t, isAlive, bad)
+		assert.Nil(t, list, bad)
+	}
+}
+
+func TestSettings(t *testing.T) {
+	l, priority, err := parseSettings(formatSettings(1500*time.Millisecond, 60))
+	require.NoError(t, err)
+	assert.Equal(t, 1500*time.Millisecond, l)
+	assert.Equal(t, 60, priority)
+	for _, bad := range []string{"", "1s", "1s,", "x,60", "0s,60", "-1s,60", "1s,60,"} {
+		_, _, err := parseSettings(bad)
+		assert.Error(t, err, bad)
+	}
+}
+
+// bench is a releaser with a fake host, on the clock of a synctest bubble.
+type bench struct {
+	t     *testing.T
+	pipe  *io.PipeWriter
+	log   lines
+	ended chan error
+
+	mu     sync.Mutex
+	host   map[vip.Address]bool
+	calls  int
+	refuse error
+	skew   time.Duration // of the releaser's clock
+}
+
+// lines is what was logged.
+type lines struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (l *lines) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(b)
+}
+
+func (l *lines) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
+
+func newBench(t *testing.T, has ...vip.Address) *bench {
+	r, w := io.Pipe()
+	b := &bench{t: t, pipe: w, host: map[vip.Address]bool{}, ended: make(chan error, 1)}
+	for _, a := range has {
+		b.host[a] = true
+	}
+	x := Releaser{
+		Lease: lease, Remove: b.remove, Log: slog.New(slog.NewTextHandler(&b.log, nil)),
+		now: b.now,
+	}
+	go func() { b.ended <- x.Run(r) }()
+	return b
+}
+
+func (b *bench) now() time.Time {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return time.Now().Add(b.skew)
+}
+
+// set changes the host.
+func (b *bench) set(change func()) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	change()
+}
+
+// has returns the addresses of the host.
+func (b *bench) has() map[vip.Address]bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return maps.Clone(b.host)
+}
+
+func (b *bench) remove(list []vip.Address) (removed []vip.Address, err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.calls++
+	if b.refuse != nil {
+		return nil, b.refuse
+	}
+	for _, a := range list {
+		if b.host[a] {
+			delete(b.host, a)
+			removed = append(removed, a)
+		}
+	}
+	return removed, nil
+}
+
+func (b *bench) say(line string) {
+	_, err := io.WriteString(b.pipe, line+"\n")
+	require.NoError(b.t, err)
+	synctest.Wait()
+}
+
+// live lets time pass with signs of life.
+func (b *bench) live(d time.Duration) {
+	for ; d > 0; d -= lease / beats {
+		b.say(alive)
+		b.pass(lease / beats)
+	}
+}
+
+func (b *bench) pass(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
+}
+
+func (b *bench) end() error {
+	_ = b.pipe.Close()
+	synctest.Wait()
+	return <-b.ended
+}
+
+var a1, a2 = on(1, "10.0.0.1/24"), on(2, "10.0.0.2/32")
+
+func TestSilenceReleases(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, a1, a2)
+		b.say(formatAddresses([]vip.Address{a1, a2}))
+		b.live(20 * lease)
+		b.pass(silence(lease) - lease/beats - 1)
+		assert.Len(t, b.has(), 2, "a hang shorter than the lease")
+		b.say(alive)
+		b.pass(silence(lease) - 1)
+		assert.Len(t, b.has(), 2)
+		b.pass(1)
+		assert.Empty(t, b.has())
+		assert.Contains(t, b.log.String(), "xvrrpd hangs")
+		assert.Contains(t, b.log.String(), "[10.0.0.1/24 10.0.0.2/32]")
+
+		// What is put back later is left alone while it is silent, and is watched
+		// again when it is not.
+		b.set(func() { b.host[a1] = true })
+		b.pass(20 * lease)
+		assert.Len(t, b.has(), 1)
+		b.live(2 * lease)
+		b.pass(2 * lease)
+		assert.Empty(t, b.has())
+		require.NoError(t, b.end())
+	})
+}
+
+// A list is no sign of life: others than the event loop make it.
+func TestListIsNoLife(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, a1)
+		for range 10 {
+			b.say(formatAddresses([]vip.Address{a1}))
+			b.pass(lease / 2)
+		}
+		assert.Empty(t, b.has())
+		require.NoError(t, b.end())
+	})
+}
+
+func TestChangedAddresses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, a1, a2)
+		b.say(formatAddresses([]vip.Address{a1}))
+		b.live(lease)
+		b.say(formatAddresses([]vip.Address{a2}))
+		b.pass(2 * lease)
+		assert.Equal(t, map[vip.Address]bool{a1: true}, b.has(), "only what it served last")
+		require.NoError(t, b.end())
+	})
+}
+
+func TestEndReleasesAtOnce(t *testing.T) {
+	for _, rest := range []string{"", "alive", "addresses", "addresses 1,10.0.0.1/2"} {
+		synctest.Test(t, func(t *testing.T) {
+			b := newBench(t, a1)
+			b.say(formatAddresses([]vip.Address{a1}))
+			b.live(3 * lease)
+			_, err := io.WriteString(b.pipe, rest) // it was killed while it wrote
+			require.NoError(t, err)
+			killed := time.Now()
+			require.NoError(t, b.end())
+			assert.Empty(t, b.has())
+			assert.Equal(t, killed, time.Now())
+			assert.Contains(t, b.log.String(), "xvrrpd is gone")
+		})
+	}
+}
+
+// A daemon that stops in order has released its addresses.
+func TestOrderlyStopIsQuiet(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, a1)
+		b.say(formatAddresses([]vip.Address{a1}))
+		b.live(lease)
+		b.say(formatAddresses(nil))
+		require.NoError(t, b.end())
+		assert.Len(t, b.has(), 1)
+		assert.Zero(t, b.calls)
+		assert.Empty(t, b.log.String())
+	})
+}
+
+// A backup has nothing to release, and nothing is said.
+func TestBackupIsQuiet(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.say(formatAddresses([]vip.Address{a1}))
+		b.pass(3 * lease)
+		require.NoError(t, b.end())
+		assert.Equal(t, 2, b.calls)
+		assert.Empty(t, b.log.String())
+	})
+}
+
+func TestRefusedRemovalIsTriedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, a1)
+		b.say(formatAddresses([]vip.Address{a1}))
+		b.set(func() { b.refuse = unix.ENOBUFS })
+		b.pass(2 * lease)
+		assert.Contains(t, b.log.String(), "cannot be removed")
+		b.set(func() { b.refuse = nil })
+		b.pass(lease)
+		assert.Empty(t, b.has())
+
+		b.set(func() { b.host[a1] = true })
+		b.set(func() { b.refuse = unix.EPERM })
+		require.ErrorIs(t, b.end(), unix.EPERM)
+	})
+}
+
+// A releaser that was held up along with the daemon hears it first.
+func TestHeldUpReleaserListensFirst(t *testing.T) {
+	for _, comesBack := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			b := newBench(t, a1)
+			b.say(formatAddresses([]vip.Address{a1}))
+			b.live(lease)
+			b.set(func() { b.skew = time.Hour })
+			b.pass(silence(lease))
+			assert.Len(t, b.has(), 1)
+			if comesBack {
+				b.live(4 * lease)
+				assert.Len(t, b.has(), 1)
+			} else {
+				b.pass(lease)
+				assert.Empty(t, b.has())
+			}
+			require.NoError(t, b.end())
+		})
+	}
+}
+
+func TestMalformedMessageEndsTheReleaser(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, a1)
+		b.say(formatAddresses([]vip.Address{a1}))
+		b.say("what is this")
+		require.ErrorContains(t, <-b.ended, "unknown message")
+		assert.Len(t, b.has(), 1, "the daemon lives")
+	})
+}
+
+// keeperBench is a Keeper whose releasers are the test.
+type keeperBench struct {
+	*Keeper
+	progress atomic.Uint64
+	log      lines
+	started  chan *fakeReleaser
+	refuse   atomic.Bool
+	stop     context.CancelFunc
+	ended    chan error
+}
+
+type fakeReleaser struct {
+	net.Conn
+	end    chan error
+	killed atomic.Bool
+}
+
+func newKeeperBench(t *testing.T) *keeperBench {
+	b := &keeperBench{started: make(chan *fakeReleaser, 1), ended: make(chan error, 1)}
+	b.Keeper = NewKeeper(lease, 60, b.progress.Load, slog.New(slog.NewTextHandler(&b.log, nil)))
+	b.start = func() (*process, error) {
+		if b.refuse.Load() {
+			return nil, unix.EAGAIN
+		}
+		ours, theirs := net.Pipe()
+		f := &fakeReleaser{Conn: theirs, end: make(chan error, 1)}
+		b.started <- f
+		return &process{pipe: ours, ended: f.end, kill: func() {
+			f.killed.Store(true)
+			f.end <- errors.New("killed")
+		}}, nil
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	b.stop = cancel
+	go func() { b.ended <- b.Run(ctx) }()
+	return b
+}
+
+// hear returns what was said within a time.
+func (f *fakeReleaser) hear(d time.Duration) string {
+	_ = f.SetReadDeadline(time.Now().Add(d))
+	said, _ := io.ReadAll(f)
+	synctest.Wait()
+	return string(said)
+}
+
+// hearLast returns the last line that was said within a time.
+func (f *fakeReleaser) hearLast(d time.Duration) string {
+	said := strings.Split(strings.TrimSpace(f.hear(d)), "\n")
+	return said[len(said)-1]
+}
+
+func TestKeeperTells(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newKeeperBench(t)
+		b.Set(nil)
+		synctest.Wait()
+		assert.Empty(t, b.started, "there is nothing to release")
+
+		b.progress.Store(1)
+		b.Set([]vip.Address{a1})
+		f := <-b.started
+		assert.Equal(t, "alive", f.hearLast(lease/2))
+		b.progress.Add(1)
+		assert.Equal(t, "alive\n", f.hear(lease/2))
+		assert.Empty(t, f.hear(10*lease), "the event loop hangs")
+		b.progress.Add(1)
+		assert.Equal(t, "alive\n", f.hear(lease/2))
+		b.Set([]vip.Address{a1})
+		assert.Empty(t, f.hear(lease/2), "the same list")
+		b.Set([]vip.Address{a1, a2})
+		assert.Equal(t, "addresses 1,10.0.0.1/24 2,10.0.0.2/32\n", f.hear(lease/2))
+
+		b.Set(nil)
+		b.stop()
+		said := f.hear(lease)
+		assert.True(t, strings.HasSuffix(said, "addresses\n"), said)
+		f.end <- nil
+		require.NoError(t, <-b.ended)
+		assert.False(t, f.killed.Load())
+		assert.Empty(t, b.log.String())
+	})
+}
+
+func TestKeeperStartsAnother(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newKeeperBench(t)
+		b.refuse.Store(true)
+		b.Set([]vip.Address{a1})
+		synctest.Wait()
+		assert.Contains(t, b.log.String(), "no releaser runs")
+		b.refuse.Store(false)
+		first := <-b.started
+		assert.Equal(t, "addresses 1,10.0.0.1/24", first.hearLast(lease))
+		first.end <- errors.New("signal: killed")
+		second := <-b.started
+		synctest.Wait()
+		assert.Contains(t, b.log.String(), "signal: killed")
+		assert.Equal(t, "addresses 1,10.0.0.1/24", second.hearLast(lease))
+
+		// One that does not read is replaced, too.
+		b.Set([]vip.Address{a2})
+		third := <-b.started
+		synctest.Wait()
+		assert.True(t, second.killed.Load())
+		assert.Equal(t, "addresses 2,10.0.0.2/32", third.hearLast(lease))
+
+		b.stop()
+		assert.Equal(t, "addresses 2,10.0.0.2/32", third.hearLast(lease), "what is left is for the releaser")
+		require.NoError(t, <-b.ended)
+		assert.True(t, third.killed.Load(), "it did not end")
+	})
+}

@@ -1,0 +1,169 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package release has the releaser: a second process of xvrrpd that removes the
+// virtual addresses from this host when the daemon hangs or is killed.
+//
+// It stands in for the fence where that cannot be had, on interfaces without a
+// BPF program. The daemon tells it by a pipe which addresses those are, and
+// that its event loop goes round. Silence means that it hangs, the end of the
+// pipe that it is gone; one that stops in order has no address any more.
+package release
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"time"
+
+	"github.com/xvrrp/xvrrp/vip"
+)
+
+const (
+	// beats is how often in a lease the daemon gives a sign of life.
+	beats = 4
+	// attempts is how often a releaser tries to release before it ends.
+	attempts = 10
+)
+
+// silence is how long a daemon may be silent. One that hangs for less than its
+// lease never is for that long: its last sign of life may be two beats older,
+// as its loop wakes that often, too. One that hangs for longer is silent after
+// one lease and a half at most.
+func silence(lease time.Duration) time.Duration { return lease + 2*lease/beats }
+
+// Releaser is the work of the second process.
+type Releaser struct {
+	Lease time.Duration
+	// Remove removes addresses from this host and returns those that it had.
+	Remove func([]vip.Address) ([]vip.Address, error)
+	Log    *slog.Logger
+
+	now  func() time.Time
+	list []vip.Address
+}
+
+type message struct {
+	list  []vip.Address
+	alive bool
+	err   error
+}
+
+// Run serves until the pipe ends. It fails if addresses that should go remain.
+func (r *Releaser) Run(pipe io.Reader) error {
+	if r.now == nil {
+		r.now = time.Now
+	}
+	messages := make(chan message)
+	done := make(chan struct{})
+	defer close(done)
+	go read(pipe, messages, done)
+
+	limit := silence(r.Lease)
+	due := r.now().Add(limit)
+	timer := time.NewTimer(limit)
+	wait := func(d time.Duration) {
+		due = r.now().Add(d)
+		timer.Reset(d)
+	}
+	for {
+		select {
+		case m, ok := <-messages:
+			switch {
+			case !ok:
+				return r.end()
+			case m.err != nil:
+				return fmt.Errorf("read from xvrrpd: %w", m.err)
+			case m.alive:
+				wait(limit)
+			default:
+				r.list = m.list
+			}
+		case <-timer.C:
+			if r.now().Sub(due) > r.Lease/beats {
+				// This process was held up, too: what the daemon has said
+				// meanwhile comes first.
+				wait(2 * r.Lease / beats)
+				continue
+			}
+			if err := r.release("xvrrpd hangs"); err != nil {
+				wait(r.Lease / beats)
+			}
+		}
+	}
+}
+
+// read hands out what the pipe brings, until it ends.
+func read(pipe io.Reader, out chan<- message, done <-chan struct{}) {
+	defer close(out)
+	b := bufio.NewReader(pipe)
+	for {
+		line, err := readLine(b)
+		var m message
+		switch {
+		case errors.Is(err, io.EOF):
+			return
+		case err != nil:
+			m.err = err
+		default:
+			m.list, m.alive, m.err = parseLine(line)
+		}
+		select {
+		case out <- m:
+		case <-done:
+			return
+		}
+		if m.err != nil {
+			return
+		}
+	}
+}
+
+// readLine returns a line without its end. What comes after the last end of a
+// line is no line.
+func readLine(b *bufio.Reader) (string, error) {
+	var line []byte
+	for {
+		part, err := b.ReadSlice('\n')
+		line = append(line, part...)
+		switch {
+		case err == nil:
+			return string(line[:len(line)-1]), nil
+		case !errors.Is(err, bufio.ErrBufferFull):
+			return "", err
+		case len(line) > longestLine:
+			return "", errors.New("the line has no end")
+		}
+	}
+}
+
+// end releases what a daemon left that is gone.
+func (r *Releaser) end() (err error) {
+	for range attempts {
+		if err = r.release("xvrrpd is gone"); err == nil {
+			return nil
+		}
+		time.Sleep(r.Lease / beats)
+	}
+	return err
+}
+
+// release removes the addresses, and says so if this host had any.
+func (r *Releaser) release(why string) error {
+	if len(r.list) == 0 {
+		return nil
+	}
+	removed, err := r.Remove(r.list)
+	var names []string
+	for _, a := range removed {
+		names = append(names, a.Prefix.String())
+	}
+	if len(names) > 0 {
+		r.Log.Warn(why+": its addresses were removed from this host, lest they answer beside a new master's", "addresses", names)
+	}
+	if err != nil {
+		r.Log.Error(why+", and its addresses cannot be removed from this host", "err", err)
+	}
+	return err
+}
