@@ -21,6 +21,7 @@ import (
 	"github.com/xvrrp/xvrrp/cmd/internal/build"
 	"github.com/xvrrp/xvrrp/cmd/internal/daemon"
 	"github.com/xvrrp/xvrrp/cmd/internal/logging"
+	"github.com/xvrrp/xvrrp/cmd/internal/release"
 	"github.com/xvrrp/xvrrp/control/config"
 )
 
@@ -51,6 +52,9 @@ func run(args []string, stdout, stderr io.Writer) int {
 		return exitOK
 	case opts.signum != "":
 		return printSignal(opts.signum, stdout, stderr)
+	}
+	if settings, ok := os.LookupEnv(release.Environment); ok {
+		return runReleaser(settings, opts, stderr)
 	}
 	env := environment(opts)
 	load := func() (*config.Config, config.Diagnostics) { return config.Parse(osFiles{}, opts.config, env) }
@@ -97,6 +101,21 @@ func run(args []string, stdout, stderr io.Writer) int {
 	if err != nil {
 		log.Error("xvrrpd ends", "err", err)
 		reportReady(err)
+		return exitRuntime
+	}
+	return exitOK
+}
+
+// runReleaser is the second process of a daemon on a host without a fence.
+func runReleaser(settings string, opts *options, stderr io.Writer) int {
+	log, out, err := logging.New(opts.logging)
+	if err != nil {
+		fmt.Fprintf(stderr, "xvrrpd: releaser: %v\n", err)
+		return exitRuntime
+	}
+	defer out.Close()
+	if err := release.Main(settings, log); err != nil {
+		log.Error("the releaser ends", "err", err)
 		return exitRuntime
 	}
 	return exitOK

@@ -99,7 +99,11 @@ const readyFD = "XVRRPD_READY_FD"
 // detach starts the daemon in the background and waits until it runs. Go
 // cannot fork, so the program is executed again.
 func detach(o *options, stderr io.Writer) (code int, done bool) {
-	if o.foreground || os.Getenv(readyFD) != "" {
+	if os.Getenv(readyFD) != "" {
+		unix.CloseOnExec(3) // it ends with this process, not with those that it starts
+		return 0, false
+	}
+	if o.foreground {
 		return 0, false
 	}
 	fail := func(err error) (int, bool) {

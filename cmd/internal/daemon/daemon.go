@@ -22,6 +22,7 @@ import (
 	"github.com/xvrrp/xvrrp/cmd/internal/journal"
 	"github.com/xvrrp/xvrrp/cmd/internal/metrics"
 	"github.com/xvrrp/xvrrp/cmd/internal/realtime"
+	"github.com/xvrrp/xvrrp/cmd/internal/release"
 	"github.com/xvrrp/xvrrp/cmd/internal/rundir"
 	"github.com/xvrrp/xvrrp/cmd/internal/snapshot"
 	"github.com/xvrrp/xvrrp/control/config"
@@ -57,20 +58,21 @@ type Options struct {
 
 // Daemon is everything that runs.
 type Daemon struct {
-	opts    Options
-	log     *slog.Logger
-	netns   uint64
-	engine  *engine.Engine
-	host    *vip.Host
-	watcher *vip.Watcher
-	journal *journal.Journal
-	writer  *journal.Writer
-	reader  *snapshot.Reader
-	judge   *alarm.Judge
-	server  *api.Server
-	reloads chan reloadRequest
-	inbox   inbox
-	state   *reconciler
+	opts     Options
+	log      *slog.Logger
+	netns    uint64
+	engine   *engine.Engine
+	host     *vip.Host
+	releaser *release.Keeper
+	watcher  *vip.Watcher
+	journal  *journal.Journal
+	writer   *journal.Writer
+	reader   *snapshot.Reader
+	judge    *alarm.Judge
+	server   *api.Server
+	reloads  chan reloadRequest
+	inbox    inbox
+	state    *reconciler
 
 	loopDone chan struct{} // closed when the event loop has ended
 	seen     uint64        // progress of the loop; the reader of its records has it
@@ -104,7 +106,10 @@ func New(opts Options) (d *Daemon, err error) {
 	if d.host, err = vip.NewHost(clock.Now, d.state.reported); err != nil {
 		return d, err
 	}
-	d.state.addrs = realAddresses{d.host}
+	d.host.HeldUp = d.heldUp
+	process := &opts.Config.Process
+	d.releaser = release.NewKeeper(process.Lease, process.RTPriority, d.engine.Stats.Wakeups.Load, d.log)
+	d.state.addrs = realAddresses{d.host, d.releaser}
 	if d.watcher, err = vip.NewWatcher(d.news, d.lost); err != nil {
 		return d, err
 	}
@@ -164,6 +169,12 @@ func (d *Daemon) news(n vip.News) {
 	}
 }
 
+// heldUp reports whether the event loop was held up and does not know yet
+// whether another master serves: an idle loop wakes twice as often.
+func (d *Daemon) heldUp() bool {
+	return clock.Now()-d.engine.Stats.Judged.Load() > int64(d.opts.Config.Process.Lease)/2
+}
+
 // hardwareAddr returns a MAC as the announcer wants it: nil without Ethernet
 // framing.
 func hardwareAddr(ethernet bool, mac [6]byte) net.HardwareAddr {
@@ -210,6 +221,7 @@ func (d *Daemon) Run(ctx context.Context, ready func()) error {
 	onceStarted(func(ctx context.Context) error { return schedule.Keep(ctx, d.log) })
 	helpers.Go(func() error { return d.judge.Run(work) })
 	helpers.Go(func() error { return d.watchFirewall(work) })
+	helpers.Go(func() error { return d.releaser.Run(work) })
 
 	owning, stopOwning := context.WithCancel(background)
 	defer stopOwning()

@@ -69,6 +69,7 @@ type host struct {
 	firewall  map[string][]netip.Addr
 	sets      map[*vip.Set]vip.Spec
 	leftovers []vip.Address // that were removed
+	unfenced  []vip.Address // for the releaser
 
 	slow    func(*engine.Router) bool // routers that serve on after a stop
 	held    bool                      // batches wait for the test
@@ -251,6 +252,8 @@ func (h *host) RemoveLeftovers(list []vip.Address) error {
 	h.leftovers = append(h.leftovers, list...)
 	return nil
 }
+
+func (h *host) Unfenced(list []vip.Address) { h.unfenced = list }
 
 func (h *host) Firewall(want map[string][]netip.Addr, removable func(string) bool) (written []string, err error) {
 	if err := h.do("firewall"); err != nil {
@@ -524,6 +527,7 @@ type kept struct {
 	Routers  map[string]string             // in the table, by name: the port
 	Table    []string                      // ports in it
 	Sets     []string
+	Unfenced []vip.Address
 	Firewall map[string][]netip.Addr
 	Locks    map[string]bool
 	Shown    map[string]string // instances: why they are in FAULT
@@ -535,7 +539,7 @@ type kept struct {
 func (b *bench) kept() kept {
 	k := kept{
 		Have: b.r.have.Clone(), Broken: maps.Clone(b.r.broken), Ports: map[plan.PortKey]plan.Port{}, Told: map[plan.Identity]plan.Router{},
-		Routers: map[string]string{}, Firewall: maps.Clone(b.firewall), Locks: maps.Clone(b.locks), Shown: map[string]string{},
+		Routers: map[string]string{}, Unfenced: b.unfenced, Firewall: maps.Clone(b.firewall), Locks: maps.Clone(b.locks), Shown: map[string]string{},
 		Leaving: len(b.r.leaving) + len(b.leaving),
 	}
 	for _, f := range b.ports {

@@ -7,6 +7,7 @@ import (
 
 	"github.com/xvrrp/xvrrp/cmd/internal/dataplane"
 	"github.com/xvrrp/xvrrp/cmd/internal/engine"
+	"github.com/xvrrp/xvrrp/cmd/internal/release"
 	"github.com/xvrrp/xvrrp/cmd/internal/rundir"
 	"github.com/xvrrp/xvrrp/control/plan"
 	"github.com/xvrrp/xvrrp/loader"
@@ -45,6 +46,9 @@ type addresses interface {
 	Update(...vip.Change)
 	Remove(*vip.Set)
 	RemoveLeftovers([]vip.Address) error
+	// Unfenced replaces the addresses that the releaser has to remove when this
+	// daemon hangs or is killed.
+	Unfenced([]vip.Address)
 	Firewall(want map[string][]netip.Addr, removable func(ifname string) bool) (written []string, err error)
 }
 
@@ -82,7 +86,12 @@ type realLoop struct{ *engine.Engine }
 func (realLoop) Retired(r *engine.Router) bool { return r.Retired() }
 func (realLoop) Epoch(r *engine.Router) uint64 { return r.Epoch() }
 
-type realAddresses struct{ *vip.Host }
+type realAddresses struct {
+	*vip.Host
+	releaser *release.Keeper
+}
+
+func (a realAddresses) Unfenced(list []vip.Address) { a.releaser.Set(list) }
 
 func (realAddresses) RemoveLeftovers(list []vip.Address) error {
 	_, err := vip.Remove(list)

@@ -3,6 +3,7 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -527,8 +528,9 @@ func (r *reconciler) openPort(s plan.OpenPort, w *work) error {
 		r.log.Warn("fast_detect needs a BPF program and Ethernet; the RFC's timer decides", "iface", s.Key.Name)
 	}
 	if !p.HasProgram() {
-		r.log.Warn("without a BPF program this host cannot be fenced: should xvrrpd hang while MASTER, "+
-			"its addresses answer beside the new master's", "iface", s.Key.Name)
+		r.log.Warn("without a BPF program this host cannot be fenced: should xvrrpd hang while MASTER, its addresses "+
+			"may answer beside the new master's until its releaser removes them, after vrrp_lease; should it be killed, "+
+			"they are removed at once", "iface", s.Key.Name)
 	}
 	attrs := []any{"iface", s.Key.Name, "mode", p.Mode}
 	if p.Reason != "" {
@@ -648,6 +650,7 @@ func (r *reconciler) reported(rep vip.Report) {
 // commit hands what the steps noted to the event loop, and then frees what
 // nobody uses any more.
 func (r *reconciler) commit(w *work) {
+	r.addrs.Unfenced(r.unfenced()) // before the event loop can take them over
 	if w.changed || len(w.batch.Stop) > 0 {
 		if w.changed {
 			w.batch.Table = r.table()
@@ -665,6 +668,31 @@ func (r *reconciler) commit(w *work) {
 			r.log.Warn("a closed interface left something behind", "err", err)
 		}
 	}
+}
+
+// unfenced returns the addresses of routers that no fence can silence, and that
+// are not to answer when this daemon does not work.
+func (r *reconciler) unfenced() (list []vip.Address) {
+	add := func(x *running) {
+		if x.port == nil || x.port.HasProgram() || !x.plan.Fence {
+			return
+		}
+		for _, a := range x.plan.Addresses {
+			if !a.Host {
+				list = append(list, vip.Address{Ifindex: a.Ifindex, Prefix: a.Prefix, Peer: a.Peer})
+			}
+		}
+	}
+	for _, x := range r.routers {
+		add(x)
+	}
+	for _, x := range r.leaving {
+		add(x)
+	}
+	slices.SortFunc(list, func(a, b vip.Address) int {
+		return cmp.Or(cmp.Compare(a.Ifindex, b.Ifindex), a.Prefix.Addr().Compare(b.Prefix.Addr()))
+	})
+	return list
 }
 
 // apply hands a batch to the event loop and waits until it is in place.
@@ -738,6 +766,7 @@ func (r *reconciler) collect() {
 		r.have.Retired(x.at)
 	}
 	if len(retired) > 0 {
+		r.addrs.Unfenced(r.unfenced())
 		r.apply(&engine.Batch{Table: r.table()})
 		// Only now: an event of an old number finds no other router.
 		for _, router := range retired {
