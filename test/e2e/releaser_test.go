@@ -116,6 +116,7 @@ func TestHungLoopIsReleased(t *testing.T) {
 	runtime.LockOSThread() // a thread is traced by a thread
 	defer runtime.UnlockOSThread()
 	require.NoError(t, unix.PtraceSeize(loop))
+	defer func() { _ = unix.PtraceDetach(loop) }() // or a daemon that is killed stays
 	require.NoError(t, unix.PtraceInterrupt(loop))
 	var status unix.WaitStatus
 	_, err := unix.Wait4(loop, &status, unix.WALL, nil)
