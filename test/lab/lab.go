@@ -439,9 +439,12 @@ func (n *Node) Crash() {
 			return false
 		}
 		pids := strings.Fields(string(out))
-		for _, p := range pids {
-			if pid, err := strconv.Atoi(p); err == nil {
-				_ = unix.Kill(pid, unix.SIGKILL)
+		// Stopped first: none sees the end of another.
+		for _, signal := range []unix.Signal{unix.SIGSTOP, unix.SIGKILL} {
+			for _, p := range pids {
+				if pid, err := strconv.Atoi(p); err == nil {
+					_ = unix.Kill(pid, signal)
+				}
 			}
 		}
 		return len(pids) == 0
