@@ -22,9 +22,9 @@ type Room struct {
 // replace everything at once, when the old routers leave and the new ones are
 // there.
 const (
-	leastRouters   = 64
+	leastRouters   = 256
 	leastPorts     = 64
-	leastAddresses = 256
+	leastAddresses = 1024
 	growth         = 2
 )
 

@@ -31,11 +31,11 @@ func TestRoomFor(t *testing.T) {
 		cfg  *config.Config
 		want Room
 	}{
-		"an empty file":         {&config.Config{}, Room{64, 64, 256}},
-		"one instance":          {instances(1, 1, 2), Room{64, 64, 256}},
-		"one with many":         {instances(1, 1, 500), Room{64, 64, 1000}},
-		"200 on their own":      {instances(200, 200, 1), Room{400, 400, 400}},
-		"200 on one":            {instances(200, 1, 1), Room{400, 64, 400}},
+		"an empty file":         {&config.Config{}, Room{256, 64, 1024}},
+		"one instance":          {instances(1, 1, 2), Room{256, 64, 1024}},
+		"one with many":         {instances(1, 1, 800), Room{256, 64, 1600}},
+		"200 on their own":      {instances(200, 200, 1), Room{400, 400, 1024}},
+		"200 on one":            {instances(200, 1, 1), Room{400, 64, 1024}},
 		"1,000 without address": {instances(1000, 40, 0), Room{2000, 80, 2000}},
 		"300 with three each":   {instances(300, 300, 3), Room{600, 600, 1800}},
 	} {
