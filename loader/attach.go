@@ -50,7 +50,9 @@ type port struct {
 
 	mode       Mode
 	link       attachment
+	linkID     link.ID // of tcx; 0: not asked for yet
 	egress     attachment
+	egressID   link.ID
 	egressUndo func() error // nil: there is a link, or no fence
 }
 
@@ -247,11 +249,11 @@ func (c *Collection) Attached(ifindex int) (bool, error) {
 	if !ok || !p.attached {
 		return false, nil
 	}
-	if p.egress != nil && !first(p.egress, ifindex, ebpf.AttachTCXEgress) {
+	if p.egress != nil && !stillFirst(p.egress, &p.egressID, ifindex, ebpf.AttachTCXEgress) {
 		return false, nil
 	}
 	if p.mode == ModeTCX {
-		return first(p.link, ifindex, ebpf.AttachTCXIngress), nil
+		return stillFirst(p.link, &p.linkID, ifindex, ebpf.AttachTCXIngress), nil
 	}
 	info, err := p.link.Info()
 	if err != nil {
@@ -293,6 +295,7 @@ func (c *Collection) unlink(p *port) error {
 		errs = append(errs, err)
 	}
 	p.link, p.egress, p.egressUndo, p.attached = nil, nil, nil, false
+	p.linkID, p.egressID = 0, 0
 	return errors.Join(errs...)
 }
 
@@ -354,16 +357,26 @@ func (c *Collection) clearCounters(id uint32) error {
 // hook. Most network agents' programs end the chain with TC_ACT_OK: behind one
 // of them ours would never run.
 func first(l attachment, ifindex int, hook ebpf.AttachType) bool {
-	info, err := l.Info()
-	if err != nil {
-		return false
+	var id link.ID
+	return stillFirst(l, &id, ifindex, hook)
+}
+
+// stillFirst is first for a link that is looked at often: its id stays, and is
+// asked for once.
+func stillFirst(l attachment, known *link.ID, ifindex int, hook ebpf.AttachType) bool {
+	if *known == 0 {
+		info, err := l.Info()
+		if err != nil {
+			return false
+		}
+		*known = info.ID
 	}
 	chain, err := link.QueryPrograms(link.QueryOptions{Target: ifindex, Attach: hook})
 	if err != nil || len(chain.Programs) == 0 {
 		return false
 	}
 	id, ok := chain.Programs[0].LinkID()
-	return ok && id == info.ID
+	return ok && id == *known
 }
 
 func newLink(mode Mode, prog *ebpf.Program, ifindex int) (attachment, error) {
