@@ -361,6 +361,9 @@ type Liveness struct {
 	Arrivals     []int64
 }
 
+// Arrived returns the number of adverts that repeated the template of a router.
+func (c *Collection) Arrived(id RouterID) uint64 { return atomic.LoadUint64(&c.slots[id].Count) }
+
 // Liveness copies what was recorded of a router's master. Counts of one copy
 // may differ by an advert that arrived during it.
 func (c *Collection) Liveness(id RouterID) Liveness {

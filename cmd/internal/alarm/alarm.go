@@ -9,6 +9,7 @@ package alarm
 import (
 	"context"
 	"log/slog"
+	"maps"
 	"strings"
 	"sync"
 	"time"
@@ -100,6 +101,7 @@ type Active struct {
 
 // state is the alarms of one router.
 type state struct {
+	look   uint64 // at which it was there
 	active [kinds]bool
 	alarms [kinds]Active
 	raised uint64
@@ -107,7 +109,10 @@ type state struct {
 
 // reception is when frames of any kind were last seen to arrive on a port.
 type reception struct {
-	frames uint64
+	look   uint64 // at which it was there
+	shown  *snapshot.Interface
+	frames uint64 // adverts of the port's routers, and anything else
+	seen   uint64 // frames at the look before
 	last   int64
 }
 
@@ -118,6 +123,7 @@ type Judge struct {
 	Log     *slog.Logger
 
 	mu      sync.Mutex
+	look    uint64
 	routers map[*engine.Router]*state
 	ports   map[*engine.Port]*reception
 }
@@ -126,10 +132,11 @@ type Judge struct {
 func (j *Judge) Run(ctx context.Context) error {
 	tick := time.NewTicker(period)
 	defer tick.Stop()
+	var s snapshot.Snapshot
 	for {
 		select {
 		case <-tick.C:
-			s := j.Reader.Brief()
+			j.Reader.Brief(&s)
 			j.judge(&s)
 		case <-ctx.Done():
 			return nil
@@ -158,24 +165,33 @@ func (j *Judge) Active(r *engine.Router) ([]Active, uint64) {
 func (j *Judge) judge(s *snapshot.Snapshot) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	routers, ports := map[*engine.Router]*state{}, map[*engine.Port]*reception{}
-	interfaces := map[*engine.Port]*snapshot.Interface{}
-	adverts := map[*engine.Port]uint64{}
-	for i := range s.Instances {
-		adverts[s.Instances[i].Port] += s.Instances[i].Received()
+	if j.routers == nil {
+		j.routers, j.ports = map[*engine.Router]*state{}, map[*engine.Port]*reception{}
 	}
+	j.look++
 	for i := range s.Interfaces {
 		f := &s.Interfaces[i]
 		r := j.ports[f.Port.Port]
 		if r == nil {
 			r = &reception{last: s.Now}
+			j.ports[f.Port.Port] = r
 		}
-		r.observe(s.Other+adverts[f.Port.Port], s.Now)
-		ports[f.Port.Port], interfaces[f.Port.Port] = r, f
+		r.look, r.shown, r.frames = j.look, f, s.Other
 	}
 	addresses := 0
 	for i := range s.Instances {
-		addresses += len(s.Instances[i].Addresses)
+		x := &s.Instances[i]
+		addresses += len(x.Addresses)
+		if r := j.ports[x.Port]; r != nil {
+			r.frames += x.Received()
+		}
+	}
+	for port, r := range j.ports {
+		if r.look != j.look {
+			delete(j.ports, port)
+		} else if r.frames != r.seen {
+			r.seen, r.last = r.frames, s.Now
+		}
 	}
 	fresh := int64(conflictFresh) * int64(max(10, addresses)) / 10
 	for i := range s.Instances {
@@ -183,20 +199,13 @@ func (j *Judge) judge(s *snapshot.Snapshot) {
 		st := j.routers[x.Router.Router]
 		if st == nil {
 			st = &state{}
+			j.routers[x.Router.Router] = st
 		}
-		routers[x.Router.Router] = st
-		now := judgeInstance(s, x, interfaces[x.Port], ports[x.Port], fresh)
+		st.look = j.look
+		now := judgeInstance(s, x, j.ports[x.Port], fresh)
 		j.update(x, st, &now)
 	}
-	j.routers, j.ports = routers, ports
-}
-
-// observe notes whether frames arrived since the last time: adverts of the
-// port's routers, or anything else.
-func (r *reception) observe(frames uint64, now int64) {
-	if frames != r.frames {
-		r.frames, r.last = frames, now
-	}
+	maps.DeleteFunc(j.routers, func(_ *engine.Router, st *state) bool { return st.look != j.look })
 }
 
 // found is what one look at an instance finds.
@@ -210,24 +219,30 @@ func (f *found) raise(s *snapshot.Snapshot, k Kind, seen *engine.Sighting) {
 	f.alarms[k] = Active{Kind: k, Address: seen.Addr.String(), MAC: snapshot.MAC(seen.MAC), Since: s.Wall(seen.First)}
 }
 
-func judgeInstance(s *snapshot.Snapshot, i *snapshot.Instance, f *snapshot.Interface, rx *reception, fresh int64) found {
+// misfits are what a router does that does not fit our configuration.
+var misfits = []struct {
+	seen engine.SightingKind
+	kind Kind
+}{{engine.SeenLists, Lists}, {engine.SeenCollision, Collision}, {engine.SeenDuplicate, Duplicate}}
+
+// judgeInstance looks at an instance; rx is nil if its interface is not open.
+func judgeInstance(s *snapshot.Snapshot, i *snapshot.Instance, rx *reception, fresh int64) found {
 	var out found
 	interval := int64(i.Interval)
 	seen := &i.State.Seen
 	recent := func(k engine.SightingKind, limit int64) bool {
 		return seen[k].Last > 0 && s.Now-seen[k].Last < limit
 	}
-	for kind, k := range map[engine.SightingKind]Kind{
-		engine.SeenLists: Lists, engine.SeenCollision: Collision, engine.SeenDuplicate: Duplicate,
-	} {
+	for _, m := range misfits {
 		follows := i.State.State == control.Backup &&
-			(k == Lists && i.State.MasterLists == control.ListsOverlap || k == Duplicate && i.State.MasterDuplicate)
-		if follows || recent(kind, 4*interval+int64(settle)) {
-			out.raise(s, k, &seen[kind])
+			(m.kind == Lists && i.State.MasterLists == control.ListsOverlap ||
+				m.kind == Duplicate && i.State.MasterDuplicate)
+		if follows || recent(m.seen, 4*interval+int64(settle)) {
+			out.raise(s, m.kind, &seen[m.seen])
 		}
 	}
-	if f != nil {
-		for _, x := range f.Sessions {
+	if rx != nil {
+		for _, x := range rx.shown.Sessions {
 			if x.Users > 0 && x.Peer == i.State.Master && x.State != bfd.Up && s.Now-x.Since > int64(unansweredAfter) {
 				out.raise(s, Unanswered, &engine.Sighting{First: x.Since, Addr: x.Peer})
 			}
@@ -256,7 +271,7 @@ func judgeInstance(s *snapshot.Snapshot, i *snapshot.Instance, f *snapshot.Inter
 		}
 	}
 	silent := i.State.Reason == control.ReasonMasterDown || i.State.Reason == control.ReasonFastDetect
-	if silent && i.State.Lost != (engine.Addr{}) && f != nil && f.HasKernel &&
+	if silent && i.State.Lost != (engine.Addr{}) && rx != nil && rx.shown.HasKernel &&
 		rx.last < since+int64(2*period) && s.Now-since > int64(deafAfter) {
 		out.raise(s, Deaf, &engine.Sighting{First: rx.last, Addr: i.State.Lost})
 		out.alarms[Deaf].MAC = ""

@@ -150,3 +150,11 @@ func TestRoutersThatAreGone(t *testing.T) {
 	assert.Empty(t, b.after(0))
 	assert.Empty(t, b.routers)
 }
+
+// It is done five times a second, for every instance: what it allocated
+// without an alarm would have to be collected.
+func TestJudgingAllocatesNothing(t *testing.T) {
+	b := newBench()
+	b.judge(&b.s)
+	assert.Zero(t, testing.AllocsPerRun(100, func() { b.judge(&b.s) }))
+}

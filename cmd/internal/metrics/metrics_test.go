@@ -55,6 +55,8 @@ func TestMetricNames(t *testing.T) {
 // records are those of a kernel.
 type records struct{ err error }
 
+func (r records) Arrived(id loader.RouterID) uint64 { return r.Liveness(id).Count }
+
 func (records) Liveness(loader.RouterID) loader.Liveness {
 	return loader.Liveness{Count: 40, JitterNs: 2_000_000, LargestGapNs: 3_000_000}
 }

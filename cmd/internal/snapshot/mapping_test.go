@@ -112,6 +112,8 @@ func (r *running) advert(to *engine.Router, src netip.Addr, priority uint8, addr
 // recorded is what the kernel recorded of one port.
 type recorded struct{ last int64 }
 
+func (k recorded) Arrived(id loader.RouterID) uint64 { return k.Liveness(id).Count }
+
 func (k recorded) Liveness(id loader.RouterID) loader.Liveness {
 	return loader.Liveness{LastNs: k.last, Count: uint64(id) + 1}
 }

@@ -25,6 +25,7 @@ type Kernel interface {
 	Fence(loader.RouterID, int64) loader.Fence
 	Lease() loader.Lease
 	Counters(ifindex int) (loader.Counters, error)
+	Arrived(loader.RouterID) uint64
 	Answer(local uint32) loader.Answer
 }
 
@@ -127,34 +128,61 @@ type Session struct {
 }
 
 // Take reads everything.
-func (r *Reader) Take() Snapshot { return r.take(true) }
-
-// Brief leaves out the counters of single interfaces, which take a system call
-// each.
-func (r *Reader) Brief() Snapshot { return r.take(false) }
-
-func (r *Reader) take(counters bool) Snapshot {
+func (r *Reader) Take() (s Snapshot) {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	src := r.sources
-	s := Snapshot{Now: r.Clock()}
-	if src == nil {
+	s.Now = r.Clock()
+	if r.sources == nil {
 		return s
 	}
-	for i := range src.Routers {
-		s.Instances = append(s.Instances, src.instance(&src.Routers[i], s.Now))
+	for i := range r.sources.Routers {
+		s.Instances = append(s.Instances, r.sources.instance(&r.sources.Routers[i], s.Now))
 	}
-	asked := false
+	for i := range r.sources.Ports {
+		s.Interfaces = append(s.Interfaces, r.sources.port(&r.sources.Ports[i], s.Now))
+	}
+	s.Other = r.sources.other()
+	return s
+}
+
+// Brief reads what alarms are judged by, several times a second, into the memory
+// of the snapshot before: states, numbers of adverts, and sessions.
+func (r *Reader) Brief(s *Snapshot) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	*s = Snapshot{Now: r.Clock(), Instances: s.Instances[:0], Interfaces: s.Interfaces[:0]}
+	if r.sources == nil {
+		return
+	}
+	for _, x := range r.sources.Routers {
+		i := Instance{Router: x, State: x.Published.State()}
+		if x.Records != nil {
+			i.Liveness.Count = x.Records.Arrived(x.ID)
+		}
+		s.Instances = append(s.Instances, i)
+	}
+	for _, p := range r.sources.Ports {
+		f := Interface{Port: p, HasKernel: p.Records != nil}
+		if f.HasKernel {
+			f.Sessions = r.sources.sessions(&p)
+		}
+		s.Interfaces = append(s.Interfaces, f)
+	}
+	s.Other = r.sources.other()
+}
+
+// other asks one port for the traffic that is not for us: all have the same.
+func (src *Sources) other() uint64 {
 	for i := range src.Ports {
-		s.Interfaces = append(s.Interfaces, src.port(&src.Ports[i], s.Now, counters))
-		if p := &src.Ports[i]; p.Records != nil && !asked {
-			asked = true // once: all ports have the same
-			if all, err := p.Records.Counters(0); err == nil {
-				s.Other = all[loader.ReasonNotVRRP].Pass
+		if p := &src.Ports[i]; p.Records != nil {
+			all, err := p.Records.Counters(0)
+			if err != nil {
+				return 0
 			}
+			return all[loader.ReasonNotVRRP].Pass
 		}
 	}
-	return s
+	return 0
 }
 
 func (src *Sources) instance(r *Router, now int64) Instance {
@@ -175,12 +203,12 @@ func (src *Sources) instance(r *Router, now int64) Instance {
 	return i
 }
 
-func (src *Sources) port(p *Port, now int64, counters bool) Interface {
+func (src *Sources) port(p *Port, now int64) Interface {
 	f := Interface{Port: *p, HasKernel: p.Records != nil}
 	switch {
 	case p.Counters != nil:
 		f.Frames, f.FramesErr = p.Counters()
-	case f.HasKernel && counters:
+	case f.HasKernel:
 		f.Frames, f.FramesErr = p.Records.Counters(p.Ifindex)
 	}
 	if !f.HasKernel {
@@ -188,6 +216,12 @@ func (src *Sources) port(p *Port, now int64, counters bool) Interface {
 	}
 	f.Lease = p.Records.Lease()
 	f.LeaseHeld = f.Lease.UntilNs > now
+	f.Sessions = src.sessions(p)
+	return f
+}
+
+// sessions returns those on a port.
+func (src *Sources) sessions(p *Port) (out []Session) {
 	for _, s := range src.Sessions {
 		state := s.Current()
 		if int(state.Ifindex) != p.Ifindex || state.Peer == (engine.Addr{}) {
@@ -200,9 +234,9 @@ func (src *Sources) port(p *Port, now int64, counters bool) Interface {
 		for v := range x.Verdicts {
 			x.Verdicts[v] = s.Verdicts[v].Load()
 		}
-		f.Sessions = append(f.Sessions, x)
+		out = append(out, x)
 	}
-	return f
+	return out
 }
 
 // Received returns the adverts that the loop judged and the repetitions that

@@ -35,6 +35,8 @@ func (k *records) close() {
 	k.closed = true
 }
 
+func (k *records) Arrived(id loader.RouterID) uint64 { return k.Liveness(id).Count }
+
 func (k *records) Liveness(loader.RouterID) loader.Liveness {
 	k.read()
 	return loader.Liveness{Count: 3}
@@ -96,15 +98,23 @@ func TestTake(t *testing.T) {
 	assert.Equal(t, "off", f.Reflector())
 
 	k.asked = nil
-	s = r.Brief()
+	r.Brief(&s)
 	assert.Equal(t, []int{0}, k.asked, "no counters of single interfaces")
+	require.Len(t, s.Instances, 1)
+	require.Len(t, s.Interfaces, 1)
+	assert.Equal(t, uint64(5), s.Instances[0].Received())
+	assert.True(t, s.Interfaces[0].HasKernel)
 	assert.Equal(t, uint64(9), s.Other)
 
 	src.Ports = append(src.Ports, src.Ports[0])
 	k.asked, k.quiet = nil, true
-	s = r.Brief()
+	r.Brief(&s)
 	assert.Equal(t, []int{0}, k.asked, "once for all interfaces, also if there was none")
 	assert.Zero(t, s.Other)
+
+	still := Reader{Clock: r.Clock}
+	still.Set(sources(recorded{}))
+	assert.Zero(t, testing.AllocsPerRun(100, func() { still.Brief(&s) }), "the judge reads five times a second")
 
 	r.Set(sources(nil))
 	s = r.Take()
