@@ -50,9 +50,9 @@ type port struct {
 
 	mode       Mode
 	link       attachment
-	linkID     link.ID // of tcx; 0: not asked for yet
+	linkAt     uint64 // see stillFirst
 	egress     attachment
-	egressID   link.ID
+	egressAt   uint64
 	egressUndo func() error // nil: there is a link, or no fence
 }
 
@@ -249,11 +249,11 @@ func (c *Collection) Attached(ifindex int) (bool, error) {
 	if !ok || !p.attached {
 		return false, nil
 	}
-	if p.egress != nil && !stillFirst(p.egress, &p.egressID, ifindex, ebpf.AttachTCXEgress) {
+	if p.egress != nil && !stillFirst(p.egress, &p.egressAt, ifindex, ebpf.AttachTCXEgress) {
 		return false, nil
 	}
 	if p.mode == ModeTCX {
-		return stillFirst(p.link, &p.linkID, ifindex, ebpf.AttachTCXIngress), nil
+		return stillFirst(p.link, &p.linkAt, ifindex, ebpf.AttachTCXIngress), nil
 	}
 	info, err := p.link.Info()
 	if err != nil {
@@ -295,7 +295,7 @@ func (c *Collection) unlink(p *port) error {
 		errs = append(errs, err)
 	}
 	p.link, p.egress, p.egressUndo, p.attached = nil, nil, nil, false
-	p.linkID, p.egressID = 0, 0
+	p.linkAt, p.egressAt = 0, 0
 	return errors.Join(errs...)
 }
 
@@ -357,26 +357,53 @@ func (c *Collection) clearCounters(id uint32) error {
 // hook. Most network agents' programs end the chain with TC_ACT_OK: behind one
 // of them ours would never run.
 func first(l attachment, ifindex int, hook ebpf.AttachType) bool {
-	var id link.ID
-	return stillFirst(l, &id, ifindex, hook)
-}
-
-// stillFirst is first for a link that is looked at often: its id stays, and is
-// asked for once.
-func stillFirst(l attachment, known *link.ID, ifindex int, hook ebpf.AttachType) bool {
-	if *known == 0 {
-		info, err := l.Info()
-		if err != nil {
-			return false
-		}
-		*known = info.ID
+	info, err := l.Info()
+	if err != nil {
+		return false
 	}
 	chain, err := link.QueryPrograms(link.QueryOptions{Target: ifindex, Attach: hook})
 	if err != nil || len(chain.Programs) == 0 {
 		return false
 	}
 	id, ok := chain.Programs[0].LinkID()
-	return ok && id == *known
+	return ok && id == info.ID
+}
+
+// stillFirst is first for a link that is looked at often, on many interfaces:
+// while the hook's programs have not changed since, known to be its revision
+// then, it is where it was.
+func stillFirst(l attachment, known *uint64, ifindex int, hook ebpf.AttachType) bool {
+	now, err := revision(ifindex, hook)
+	if err == nil && now == *known {
+		return true
+	}
+	*known = 0 // no hook has it
+	if !first(l, ifindex, hook) {
+		return false
+	}
+	if again, err := revision(ifindex, hook); err == nil && again == now {
+		*known = now
+	}
+	return true
+}
+
+// queryAttr is union bpf_attr of BPF_PROG_QUERY.
+type queryAttr struct {
+	ifindex, hook, flags, attachFlags       uint32
+	ids                                     uint64
+	count, _                                uint32
+	progFlags, linkIDs, linkFlags, revision uint64
+}
+
+// revision returns how often the programs of a tcx hook have changed. The
+// library's question lists the programs, too, and allocates.
+func revision(ifindex int, hook ebpf.AttachType) (uint64, error) {
+	attr := queryAttr{ifindex: uint32(ifindex), hook: uint32(hook)}
+	_, _, errno := unix.Syscall(unix.SYS_BPF, unix.BPF_PROG_QUERY, uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr))
+	if errno != 0 {
+		return 0, errno
+	}
+	return attr.revision, nil
 }
 
 func newLink(mode Mode, prog *ebpf.Program, ifindex int) (attachment, error) {
