@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -71,6 +72,7 @@ type Host struct {
 	// an eventfd.
 	ordered atomic.Pointer[Set]
 	event   int
+	events  *os.File // the same, for its reader
 
 	mu    sync.Mutex
 	calls []func() // of the other callers, for the worker
@@ -124,7 +126,8 @@ func newHost(now func() int64, report func(Report), k kernel, open func(int) (fr
 		return nil, fmt.Errorf("create eventfd: %w", err)
 	}
 	return &Host{
-		HeldUp: func() bool { return false }, now: now, report: report, event: event, kernel: k, openSocket: open,
+		HeldUp: func() bool { return false }, now: now, report: report, event: event,
+		events: os.NewFile(uintptr(event), "orders"), kernel: k, openSocket: open,
 		links: map[int]*link{}, macs: map[int]net.HardwareAddr{}, holders: map[Address]int{}, lost: map[int]bool{},
 	}, nil
 }
@@ -245,7 +248,9 @@ func (h *Host) Run(ctx context.Context) error {
 	return nil
 }
 
-// sleep waits for an order, a call or the next entry of the plan.
+// sleep waits for an order, a call or the next entry of the plan. It does not
+// wait in a system call: the runtime's monitor would take the P of its thread
+// away, and look for more of that kind for milliseconds, each time.
 func (h *Host) sleep() error {
 	wait := time.Hour
 	switch {
@@ -254,9 +259,12 @@ func (h *Host) sleep() error {
 	case len(h.plan) > 0:
 		wait = max(0, min(wait, time.Duration(h.plan[0].at-h.now())))
 	}
-	timeout := unix.NsecToTimespec(int64(wait))
-	fds := []unix.PollFd{{Fd: int32(h.event), Events: unix.POLLIN}}
-	if _, err := unix.Ppoll(fds, &timeout, nil); err != nil && !errors.Is(err, unix.EINTR) {
+	var count [8]byte
+	err := h.events.SetReadDeadline(time.Now().Add(wait))
+	if err == nil {
+		_, err = h.events.Read(count[:])
+	}
+	if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
 		return fmt.Errorf("wait for orders: %w", err)
 	}
 	return nil
@@ -264,7 +272,7 @@ func (h *Host) sleep() error {
 
 // Close frees the sockets. Run must have returned, and the event loop ended.
 func (h *Host) Close() error {
-	errs := []error{h.kernel.close(), unix.Close(h.event)}
+	errs := []error{h.kernel.close(), h.events.Close()}
 	for _, l := range h.links {
 		errs = append(errs, l.close())
 	}
@@ -280,8 +288,6 @@ func (l *link) close() error {
 
 // turn does everything that is ordered and due, as one batch.
 func (h *Host) turn() {
-	var count [8]byte
-	_, _ = unix.Read(h.event, count[:])
 	h.mu.Lock()
 	calls := h.calls
 	h.calls = nil
