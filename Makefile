@@ -54,8 +54,8 @@ kernels: deps-kernels ## Run the tests of loader/ on Debian's 6.1 and 6.12 kerne
 	test/kernels/run.sh 6.1 6.12
 
 .PHONY: bench
-bench: deps-bench ## Measure beside keepalived and FRR (root, 75 minutes, a quiet machine)
-	go run ./test/cmd/bench
+bench: deps-bench ## Measure beside keepalived and FRR, and BEFORE=revision (root, 90 minutes, a quiet machine)
+	go run ./test/cmd/bench -before "$(BEFORE)"
 
 .PHONY: lint
 lint: ## gofmt, go vet, staticcheck, go mod tidy
