@@ -120,7 +120,7 @@ func (c *Collection) Attach(want Port) (Mode, error) {
 		return "", errors.Join(fmt.Errorf("tell the programs of %s: %w", want.Ifname, err), c.dropUnused(p))
 	}
 	if err := c.pins.takeFormer(want.Ifindex); err != nil {
-		c.log.Warn("what the version before pinned may be in the way", "iface", want.Ifname, "err", err)
+		c.log.Warn("could not take over the links that the previous version pinned", "iface", want.Ifname, "err", err)
 	}
 	var errs []error
 	for _, mode := range want.Modes {
@@ -135,7 +135,7 @@ func (c *Collection) Attach(want Port) (Mode, error) {
 		p.attached, p.mode = true, mode
 		// Last: if no mode works, a predecessor's fence stays as it is.
 		if err := c.attachEgress(p, want.Egress); err != nil {
-			c.log.Warn("the fence holds for incoming packets only", "iface", want.Ifname, "err", err)
+			c.log.Warn("could not attach the fence for outgoing packets; only incoming ones are fenced", "iface", want.Ifname, "err", err)
 		}
 		if err := c.pins.save(c, p); err != nil {
 			return "", errors.Join(err, c.detach(p))
@@ -309,7 +309,7 @@ func (c *Collection) SetMAC(ifindex int, mac [6]byte) {
 	value.Mac = mac
 	// The entry is there, so this replaces it and needs no room.
 	if err := c.maps["ports"].Update(uint32(ifindex), value, ebpf.UpdateExist); err != nil {
-		c.log.Warn("the programs do not know the hardware address", "ifindex", ifindex, "err", err)
+		c.log.Warn("could not tell the BPF programs the new hardware address", "ifindex", ifindex, "err", err)
 	}
 }
 

@@ -152,7 +152,7 @@ func load(opts Options, testClock bool) (c *Collection, err error) {
 	}
 	if err := c.watchExit(); err != nil {
 		// The lease still runs out, a little later.
-		opts.Log.Warn("the end of the process does not end its lease at once", "err", err)
+		opts.Log.Warn("no exit hook: the lease of a killed daemon runs out instead of ending at once", "err", err)
 	}
 	return c, nil
 }

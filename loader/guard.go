@@ -177,7 +177,7 @@ func (c *Collection) adopt() (generation uint32) {
 		return 1
 	}
 	if was.Layout != uint32(rxXvrrpLimitXVRRP_LIMIT_LAYOUT) {
-		c.log.Warn("a predecessor's fences are not taken over: another version made its maps")
+		c.log.Warn("the fences of the previous daemon are not taken over: its maps are of another version")
 		return was.Generation + 1
 	}
 	routers, fences := c.pins.open("routers"), c.pins.open("fences")

@@ -124,7 +124,7 @@ func TestCrashDarknessAndLeftovers(t *testing.T) {
 	require.True(t, s.master.Has(vip))
 	s.master.Mend("ens33")
 	daemon := s.master.XVRRPD(s.config(t, "master.conf"))
-	assert.Contains(t, daemon.Output(), "removed an address that was left behind")
+	assert.Contains(t, daemon.Output(), "removed a leftover address of an earlier run")
 	s.Eventually("the master is back", 15*time.Second, func() bool { return s.master.Has(vip) && !s.backup.Has(vip) })
 }
 
@@ -216,7 +216,7 @@ func TestWithoutBPF(t *testing.T) {
 		"-p", filepath.Join(s.Dir, "pid"))
 	s.Eventually("it owns the address", 10*time.Second, s.owner(s.backup))
 	assert.Contains(t, p.Output(), "mode=socket")
-	assert.Contains(t, p.Output(), "no BPF program; adverts come through a packet socket")
+	assert.Contains(t, p.Output(), "no BPF program could be attached; receiving adverts through a packet socket")
 }
 
 // The systemd unit is sound, and its capabilities are enough for XDP.

@@ -28,7 +28,7 @@ func TestDisplacedProgramIsPutBack(t *testing.T) {
 			s.backup.Run("bpftool", "link", "detach", "pinned", pinned(s.backup, "link-"+mode+"-*"))
 			s.Eventually("it is put back", 10*time.Second, func() bool {
 				return strings.Contains(s.backup.Ctl("events"), "program_displaced") &&
-					strings.Contains(p.Output(), "took the BPF program off the interface, or put another before it; it is back")
+					strings.Contains(p.Output(), "or another program runs before it; attached it again")
 			})
 
 			master := conf(group{name: "A", vrid: 51, priority: 200, addresses: []string{vip + "/24"}})

@@ -234,7 +234,7 @@ func TestFenceOutlivesTheDaemon(t *testing.T) {
 
 	since := time.Now()
 	again := s.master.XVRRPD(s.File("m.conf", fast(50, "")))
-	assert.Contains(t, again.Output(), "removed an address that was left behind")
+	assert.Contains(t, again.Output(), "removed a leftover address of an earlier run")
 	s.Eventually("the address is gone", 5*time.Second, func() bool { return !s.master.Has(vip) })
 	s.onlyAnswers(t, s.backup, since)
 	assert.False(t, askGuard(t, s.master).Instances[0].Fence.Active)

@@ -77,7 +77,7 @@ func TestReadOnlyBPFFS(t *testing.T) {
 	s := newSite(t)
 	daemon := s.master.XVRRPDWith(mounted("mount -t bpf -o ro bpf /sys/fs/bpf"), s.File("alone.conf", v3(200, "")))
 	s.becomes(t, s.master, 0, "MASTER")
-	assert.Contains(t, daemon.Output(), "nothing is pinned")
+	assert.Contains(t, daemon.Output(), "BPF pins are unavailable")
 	assert.NotEqual(t, "socket", ask(t, s.master).Interfaces[0].Dataplane)
 	daemon.Signal(unix.SIGTERM)
 	require.NoError(t, daemon.Wait(10*time.Second))

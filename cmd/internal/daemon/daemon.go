@@ -289,7 +289,7 @@ func realtimeOptions(p *config.Process) realtime.Options {
 func (d *Daemon) watchFirewall(ctx context.Context) error {
 	err := vip.WatchFirewall(ctx, d.inbox.firewallChanged)
 	if err != nil && ctx.Err() == nil {
-		d.log.Warn("changes of the firewall by others are not noticed", "err", err)
+		d.log.Warn("cannot watch the firewall: changes by other programs go unnoticed", "err", err)
 	}
 	return nil
 }

@@ -138,7 +138,7 @@ func (r *reconciler) run(ctx context.Context, ready func()) error {
 	}
 	// Also if none is wanted: a crash may have left some.
 	if _, err := r.addrs.Firewall(r.have.Firewall, r.removable); err != nil {
-		r.log.Info("cannot look for firewall entries that a predecessor left", "err", err)
+		r.log.Info("cannot look for leftover firewall entries", "err", err)
 	}
 	ready()
 	retry := time.NewTimer(r.retryIn())
@@ -178,14 +178,14 @@ func (r *reconciler) checkPath() {
 		if r.plane.InPath(p) {
 			continue
 		}
-		why := "something took the BPF program off the interface, or put another before it"
+		why := "the BPF program was detached from the interface, or another program runs before it"
 		r.journal.Append(journal.Entry{Time: time.Now(), Kind: journal.Displaced, Interface: key.Name, Why: why})
 		if err := r.plane.Attach(p); err != nil {
-			r.log.Error(why+"; the interface is opened again", "iface", key.Name, "err", err)
+			r.log.Error(why+"; reopening the interface", "iface", key.Name, "err", err)
 			r.inbox.interfaceGone(key.Ifindex)
 			continue
 		}
-		r.log.Error(why+"; it is back", "iface", key.Name, "mode", p.Mode)
+		r.log.Error(why+"; attached it again", "iface", key.Name, "mode", p.Mode)
 		r.publish()
 	}
 }
@@ -316,7 +316,7 @@ func (r *reconciler) reconcile(want *plan.State) error {
 		errs = append(errs, err)
 		failed[err.Error()] = true
 		if !r.failed[err.Error()] {
-			r.log.Error("a step failed and is tried again", "err", err)
+			r.log.Error("a step failed and will be retried", "err", err)
 		}
 	}
 	r.failed = failed
@@ -409,7 +409,7 @@ func (r *reconciler) removeLeftovers(list []plan.Address) error {
 		return fmt.Errorf("remove addresses that were left behind: %w", err)
 	}
 	for _, a := range left {
-		r.log.Warn("removed an address that was left behind", "address", a.Prefix)
+		r.log.Warn("removed a leftover address of an earlier run", "address", a.Prefix)
 	}
 	return nil
 }
@@ -465,7 +465,7 @@ func (r *reconciler) releaseLocks() {
 			continue
 		}
 		if err := l.Release(); err != nil {
-			r.log.Warn("a lock is left behind", "iface", name, "err", err)
+			r.log.Warn("could not release a lock", "iface", name, "err", err)
 		}
 	}
 }
@@ -528,9 +528,8 @@ func (r *reconciler) openPort(s plan.OpenPort, w *work) error {
 		r.log.Warn("fast_detect needs a BPF program and Ethernet; the RFC's timer decides", "iface", s.Key.Name)
 	}
 	if !p.HasProgram() {
-		r.log.Warn("without a BPF program this host cannot be fenced: should xvrrpd hang while MASTER, its addresses "+
-			"may answer beside the new master's until its releaser removes them, after vrrp_lease; should it be killed, "+
-			"they are removed at once", "iface", s.Key.Name)
+		r.log.Warn("no BPF program, so no fence: if xvrrpd hangs while MASTER, its addresses may answer beside the new "+
+			"master's until xvrrpd-releaser removes them, 1.5 x vrrp_lease later; if it is killed, they are removed at once", "iface", s.Key.Name)
 	}
 	attrs := []any{"iface", s.Key.Name, "mode", p.Mode}
 	if p.Reason != "" {
@@ -665,7 +664,7 @@ func (r *reconciler) commit(w *work) {
 	}
 	for _, p := range w.closing {
 		if err := r.plane.ClosePort(p); err != nil {
-			r.log.Warn("a closed interface left something behind", "err", err)
+			r.log.Warn("could not clean up a closed interface completely", "err", err)
 		}
 	}
 }
@@ -783,11 +782,11 @@ func (r *reconciler) collect() {
 func (r *reconciler) restoreFirewall() {
 	written, err := r.addrs.Firewall(r.have.Firewall, r.removable)
 	if err != nil {
-		r.log.Error("the firewall was changed and cannot be put back", "err", err)
+		r.log.Error("another program changed our firewall entries, and they cannot be restored", "err", err)
 		clear(r.have.Firewall) // it is not known what is left, and a step from now on
 	}
 	if len(written) > 0 {
-		r.log.Warn("something else removed our firewall entries; they are put back", "ifaces", written)
+		r.log.Warn("another program removed our firewall entries; restored them", "ifaces", written)
 	}
 }
 

@@ -392,7 +392,7 @@ func TestProgramTakenOff(t *testing.T) {
 		b.after(pathCheck)
 		assert.Equal(t, []string{"attach eth0"}, b.take())
 		assert.Equal(t, []string{"eth0"}, displaced(b))
-		assert.Equal(t, 1, b.logged("it is back"))
+		assert.Equal(t, 1, b.logged("attached it again"))
 
 		b.of(port).off = true
 		b.fail = fails(errTest, "attach eth0")
@@ -521,7 +521,7 @@ func TestFirewallIsPutBack(t *testing.T) {
 		b.r.inbox.firewallChanged()
 		synctest.Wait()
 		assert.Equal(t, want, b.firewall)
-		assert.Equal(t, 1, b.logged("something else removed our firewall entries"))
+		assert.Equal(t, 1, b.logged("another program removed our firewall entries"))
 
 		clear(b.firewall)
 		b.fail = fails(errTest, "firewall")

@@ -100,7 +100,7 @@ func (d *Plane) receive(out *Port, key plan.PortKey, p *plan.Port, routers []Rou
 			return err
 		}
 		why = err
-		d.Log.Warn("no BPF program; adverts come through a packet socket", "iface", key.Name, "err", err)
+		d.Log.Warn("no BPF program could be attached; receiving adverts through a packet socket", "iface", key.Name, "err", err)
 	}
 	c, err := transport.NewCapture(key.Name, key.Ifindex, p.MAC[:])
 	if err != nil {
@@ -165,10 +165,10 @@ func (d *Plane) load() (err error) {
 	}
 	pins := loader.PinDir(d.NetNS, d.Instance)
 	if err := loader.MountBPFFS(); err != nil {
-		d.Log.Warn("nothing is pinned: a crash takes the program along", "err", err)
+		d.Log.Warn("BPF pins are unavailable: a crash of xvrrpd also detaches its programs", "err", err)
 		pins = ""
 	} else if err := loader.ReclaimPins(); err != nil {
-		d.Log.Warn("pins of interfaces that are gone remain", "err", err)
+		d.Log.Warn("could not remove stale BPF pins", "err", err)
 	}
 	d.kernel, err = loader.Load(loader.Options{
 		Routers: d.Room.Routers, Ports: d.Room.Ports, Addresses: d.Room.Addresses,
@@ -303,7 +303,7 @@ func (p *Port) RemoveRouter(id loader.RouterID) {
 		return
 	}
 	if err := p.kernel.RemoveRouter(id); err != nil {
-		p.log.Warn("the BPF maps keep a virtual router", "iface", p.Engine.Name, "err", err)
+		p.log.Warn("could not remove a virtual router from the BPF maps", "iface", p.Engine.Name, "err", err)
 	}
 }
 

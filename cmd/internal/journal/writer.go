@@ -66,7 +66,7 @@ func (w *Writer) Record(r *engine.Record) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if missed := r.Seq - w.seq - 1; missed > 0 {
-		w.Log.Error("records of the event loop were lost: the log and the events are not complete", "records", missed)
+		w.Log.Error("event loop records were lost: the log and the events are incomplete", "records", missed)
 		w.Journal.Append(Entry{Time: time.Now(), Kind: Missed, Why: "records of the event loop were lost"})
 	}
 	w.seq = r.Seq
@@ -133,7 +133,7 @@ func (w *Writer) complete(router *engine.Router, rep Report) {
 	if covered == 0 {
 		switch {
 		case w.done[router] >= rep.Epoch && rep.Err != nil: // a later attempt
-			w.Log.Error("the kernel refuses addresses; they are tried again", "instance", router.Name(), "err", rep.Err)
+			w.Log.Error("the kernel refused addresses; retrying", "instance", router.Name(), "err", rep.Err)
 		case w.done[router] < rep.Epoch:
 			if w.early == nil {
 				w.early = map[*engine.Router]Report{}
@@ -208,7 +208,7 @@ func (w *Writer) log(r *engine.Record, rep *Report) {
 func (w *Writer) reject(r *engine.Record) {
 	if now := time.Now(); now.Sub(w.quiet) > rejectPeriod {
 		if w.suppressed > 0 {
-			w.Log.Warn("further kinds of refused adverts were only counted", "kinds", w.suppressed)
+			w.Log.Warn("more kinds of refused adverts were counted, but not logged", "kinds", w.suppressed)
 		}
 		w.quiet, w.rejects, w.suppressed = now, 0, 0
 	}
@@ -224,7 +224,7 @@ func (w *Writer) reject(r *engine.Record) {
 		e.Kind, e.Why = Recovered, "valid adverts"
 		w.Log.Info("adverts are valid again", "instance", e.Instance, "peer", e.Peer)
 	} else {
-		w.Log.Warn("advert refused; more of this kind are only counted",
+		w.Log.Warn("advert refused; further ones of this kind are counted, but not logged",
 			"instance", e.Instance, "iface", e.Interface, "vrid", r.Router.VRID, "peer", e.Peer, "reason", e.Why)
 	}
 	w.Journal.Append(e)
@@ -259,10 +259,10 @@ func (w *Writer) session(r *engine.Record) {
 func (w *Writer) send(r *engine.Record) {
 	e := Entry{Time: w.wall(r.At), Kind: SendFailed, Interface: r.Port.Name, Why: r.Errno.Error()}
 	if r.Kind == engine.RecordSendRecovered {
-		e.Kind, e.Why = SendRecovered, "adverts leave again"
-		w.Log.Info("adverts leave again", "iface", r.Port.Name)
+		e.Kind, e.Why = SendRecovered, "adverts are being sent again"
+		w.Log.Info("adverts are being sent again", "iface", r.Port.Name)
 	} else {
-		w.Log.Error("advert not sent: the kernel refuses it; look at the firewall's output chain, the MTU and the route",
+		w.Log.Error("advert not sent: the kernel refused it; check the firewall's output chain, the MTU and the route",
 			"iface", r.Port.Name, "err", r.Errno)
 	}
 	w.Journal.Append(e)

@@ -107,7 +107,7 @@ func prepare(o Options, k kernel, log *slog.Logger) (*Schedule, error) {
 		case s.required:
 			return nil, err
 		default:
-			log.Info("not every thread has a real-time priority", "err", err)
+			log.Info("some threads have no real-time priority", "err", err)
 		}
 	}
 	return s, nil
@@ -125,11 +125,11 @@ func (s *Schedule) choose(log *slog.Logger) {
 	if len(s.cpus) == 0 {
 		err := onThread(func() error { return s.reserve(0, loopRuntime, loopPeriod) })
 		if s.deadline = err == nil; !s.deadline {
-			log.Info("the event loop has no deadline scheduling; a real-time priority is tried", "err", err)
+			log.Info("no deadline scheduling for the event loop; trying a real-time priority", "err", err)
 		}
 	}
 	if err := onThread(func() error { return s.realtime(0, s.priority) }); err != nil {
-		log.Info("there is no real-time priority: a busy host may hold the event loop up", "err", err)
+		log.Info("no real-time priority: a busy host may delay the event loop", "err", err)
 		s.priority = 0
 	}
 }
@@ -216,7 +216,7 @@ func (s *Schedule) Keep(ctx context.Context, log *slog.Logger) error {
 		return nil
 	}
 	if len(s.refused) > 0 {
-		log.Warn("the host no longer gives the event loop the scheduling that it offered: a busy host may hold it up",
+		log.Warn("the host withdrew the scheduling of the event loop: a busy host may delay it",
 			"real_time_priority", s.priority, "err", errors.Join(s.refused...))
 	}
 	if !s.deadline {
@@ -228,7 +228,7 @@ func (s *Schedule) Keep(ctx context.Context, log *slog.Logger) error {
 	for {
 		if err := s.settleAll(); err != nil && !told {
 			told = true
-			log.Info("not every thread has deadline scheduling: a host that is busy with real-time work may hold the event loop up", "err", err)
+			log.Info("some threads have no deadline scheduling: other real-time work may delay the event loop", "err", err)
 		}
 		select {
 		case <-tick.C:

@@ -118,7 +118,7 @@ func TestPrepare(t *testing.T) {
 		{
 			name: "some threads have no priority", options: Options{Priority: 60}, deadline: true, priority: 60,
 			host:   func(k *fakeKernel) { k.refuseTids = []int{11} },
-			logged: []string{"not every thread has a real-time priority"},
+			logged: []string{"some threads have no real-time priority"},
 		},
 		{
 			name: "the limit on real-time CPU time cannot be lifted", options: Options{Priority: 60}, deadline: true,
@@ -133,7 +133,7 @@ func TestPrepare(t *testing.T) {
 		{
 			name: "threads cannot be listed", options: Options{Priority: 60}, deadline: true, priority: 60,
 			host:   func(k *fakeKernel) { k.refuseThreads = unix.EACCES },
-			logged: []string{"not every thread has a real-time priority"},
+			logged: []string{"some threads have no real-time priority"},
 		},
 		{name: "with an affinity there is no reservation", options: Options{Priority: 60, CPUs: []int{1}}, priority: 60, others: unix.SCHED_RR},
 		{name: "a required priority", options: Options{Priority: 50, PriorityRequired: true}, priority: 50, others: unix.SCHED_RR},
@@ -237,7 +237,7 @@ func TestApply(t *testing.T) {
 			// refused, and ends.
 			log, text := logger(t)
 			require.NoError(t, s.Keep(t.Context(), log))
-			assert.Equal(t, tc.refused > 0, strings.Contains(text.String(), "no longer gives"))
+			assert.Equal(t, tc.refused > 0, strings.Contains(text.String(), "withdrew the scheduling"))
 			assert.Len(t, k.tried, len(tc.tries), "no other thread is given anything")
 		})
 	}

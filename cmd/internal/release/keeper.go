@@ -96,7 +96,7 @@ func (k *Keeper) Run(ctx context.Context) error {
 		if time.Since(began) > longestPause {
 			pause = firstPause
 		}
-		k.log.Warn("no releaser runs, and it is started again: until then the addresses of a daemon that hangs stay", "in", pause, "err", err)
+		k.log.Warn("the releaser is not running and will be restarted; until then a hung daemon keeps its addresses", "in", pause, "err", err)
 		select {
 		case <-time.After(pause):
 		case <-ctx.Done():

@@ -188,7 +188,7 @@ func TestSilenceReleases(t *testing.T) {
 		assert.Len(t, b.has(), 2)
 		b.pass(1)
 		assert.Empty(t, b.has())
-		assert.Contains(t, b.log.String(), "xvrrpd hangs")
+		assert.Contains(t, b.log.String(), "xvrrpd hung")
 		assert.Contains(t, b.log.String(), "[10.0.0.1/24 10.0.0.2/32]")
 
 		// What is put back later is left alone while it is silent, and is watched
@@ -410,7 +410,7 @@ func TestKeeperStartsAnother(t *testing.T) {
 		b.refuse.Store(true)
 		b.Set([]vip.Address{a1})
 		synctest.Wait()
-		assert.Contains(t, b.log.String(), "no releaser runs")
+		assert.Contains(t, b.log.String(), "the releaser is not running")
 		b.refuse.Store(false)
 		first := <-b.started
 		assert.Equal(t, "addresses 1,10.0.0.1/24", first.hearLast(lease))

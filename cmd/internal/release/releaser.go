@@ -87,7 +87,7 @@ func (r *Releaser) Run(pipe io.Reader) error {
 				wait(2 * r.Lease / beats)
 				continue
 			}
-			if err := r.release("xvrrpd hangs"); err != nil {
+			if err := r.release("xvrrpd hung"); err != nil {
 				wait(r.Lease / beats)
 			}
 		}
@@ -160,7 +160,7 @@ func (r *Releaser) release(why string) error {
 		names = append(names, a.Prefix.String())
 	}
 	if len(names) > 0 {
-		r.Log.Warn(why+": its addresses were removed from this host, lest they answer beside a new master's", "addresses", names)
+		r.Log.Warn(why+": removed its addresses from this host, so that only a new master answers for them", "addresses", names)
 	}
 	if err != nil {
 		r.Log.Error(why+", and its addresses cannot be removed from this host", "err", err)
