@@ -78,7 +78,7 @@ func (h *Host) secondBlock(s *Set, objects []*object, epoch uint64, first int64)
 
 // again announces objects unless the epoch has changed.
 func (h *Host) again(s *Set, objects []*object, epoch uint64, n int) {
-	if !s.retired && s.epoch.Load() == epoch {
+	if !s.retired && !s.held.Load() && s.epoch.Load() == epoch {
 		h.announceNow(objects, epoch, n)
 	}
 }
@@ -96,7 +96,7 @@ func (h *Host) startRefresh(s *Set, epoch uint64, first int64) {
 			if s.refresh != generation || s.retired || s.epoch.Load() != epoch {
 				return
 			}
-			h.announceNow(s.objects, epoch, s.how.RefreshRepeat)
+			h.again(s, s.objects, epoch, s.how.RefreshRepeat)
 			tick(max(at+int64(s.how.Refresh), h.now()))
 		})
 	}

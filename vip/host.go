@@ -87,6 +87,7 @@ type Host struct {
 	lost       map[int]bool    // interfaces to compare with the kernel
 	plan       schedule
 	held       bool // HeldUp, in this turn
+	losing     []*Set
 	sending    []*link
 	frames     [][]byte
 	probed     int
@@ -254,6 +255,8 @@ func (h *Host) Run(ctx context.Context) error {
 func (h *Host) sleep() error {
 	wait := time.Hour
 	switch {
+	case h.held && len(h.losing) > 0:
+		wait = lookOrdered
 	case h.held:
 		wait = lookHeld
 	case len(h.plan) > 0:
@@ -295,13 +298,12 @@ func (h *Host) turn() {
 	for _, f := range calls {
 		f()
 	}
-	var losing []*Set
 	for s := h.ordered.Swap(nil); s != nil; {
 		next := s.next // of the producer again once queued is false
 		s.queued.Store(false)
 		h.touch(s)
 		if s.announce.Swap(false) {
-			losing = append(losing, s)
+			h.losing = append(h.losing, s)
 		}
 		s = next
 	}
@@ -310,8 +312,11 @@ func (h *Host) turn() {
 		h.verify()
 	}
 	h.reconcile()
-	for _, s := range losing {
-		h.afterLosingAdvert(s)
+	if !h.held {
+		for _, s := range h.losing {
+			h.afterLosingAdvert(s)
+		}
+		h.losing = h.losing[:0]
 	}
 	h.flush()
 }
@@ -432,11 +437,13 @@ const (
 	// freeRepairs is how often in succession an address is put back at once.
 	freeRepairs = 5
 	// stay is how long it must stay then to count as undisturbed.
-	stay       = 10 * time.Second
-	lookAgain  = 500 * time.Millisecond
-	lookHeld   = 10 * time.Millisecond // at an event loop that is held up
-	firstDelay = 100 * time.Millisecond
-	lastDelay  = 5 * time.Second
+	stay      = 10 * time.Second
+	lookAgain = 500 * time.Millisecond
+	lookHeld  = 10 * time.Millisecond // at an event loop, or a set, that is held up
+	// lookOrdered is for a loop that has ordered, and is about to be done.
+	lookOrdered = 100 * time.Microsecond
+	firstDelay  = 100 * time.Millisecond
+	lastDelay   = 5 * time.Second
 )
 
 // backoff returns the delay before attempt n, counted from 0.
@@ -447,7 +454,9 @@ func backoff(n int) int64 {
 // verify compares the addresses of interfaces that lost one with what is owned
 // there. A loss is believed only now: news may be older than the repair.
 func (h *Host) verify() {
-	for ifindex := range h.lost {
+	lost := h.lost
+	h.lost = map[int]bool{}
+	for ifindex := range lost {
 		missing, gone := h.missing(ifindex)
 		now := h.now()
 		for _, o := range missing {
@@ -464,20 +473,27 @@ func (h *Host) verify() {
 			o.repairs++
 		}
 	}
-	clear(h.lost)
 }
 
 // missing returns the objects that should be on an interface and are not, and
 // whether the interface itself is gone. If the kernel does not tell, it is
-// asked again later.
+// asked again later; and so it is for a set that is held.
 func (h *Host) missing(ifindex int) (missing []*object, gone bool) {
 	var held []*object
+	later := false
 	for _, s := range h.sets {
 		for _, o := range s.objects {
-			if o.Ifindex == ifindex && o.state == present {
+			switch {
+			case o.Ifindex != ifindex || o.state != present:
+			case s.held.Load():
+				later = true
+			default:
 				held = append(held, o)
 			}
 		}
+	}
+	if later {
+		h.at(h.now()+int64(lookHeld), func() { h.lost[ifindex] = true })
 	}
 	if len(held) == 0 {
 		return nil, false

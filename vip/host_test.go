@@ -812,3 +812,61 @@ func TestHeldUp(t *testing.T) {
 	assert.False(t, b.kernel.has(1, a2.Prefix), "released meanwhile")
 	assert.Contains(t, b.wire.take(), "10.0.0.1")
 }
+
+// A set whose router slept and listens stays as it is, and the others are put
+// back and announced.
+func TestHeldSet(t *testing.T) {
+	b := newBench(t)
+	a1, a2 := on(1, "10.0.0.1/32"), on(1, "10.0.0.2/32")
+	var sets []*Set
+	for _, a := range []Address{a1, a2} {
+		how := spec(a)
+		how.Announce.Refresh = time.Duration(second)
+		how.Announce.RefreshRepeat = 1
+		s := b.Add(how)
+		s.Takeover()
+		sets = append(sets, s)
+	}
+	b.turn()
+	require.Len(t, b.kernel.have, 2)
+	b.wire.take()
+
+	sets[0].Hold(true)
+	for _, a := range []Address{a1, a2} {
+		require.NoError(t, b.kernel.del(Found{Address: a}))
+		b.Lost(a.Key())
+	}
+	b.until(b.clock + 2*second)
+	assert.False(t, b.kernel.has(1, a1.Prefix))
+	assert.True(t, b.kernel.has(1, a2.Prefix))
+	assert.NotContains(t, b.wire.take(), "10.0.0.1")
+
+	sets[0].Hold(false)
+	b.until(b.clock + int64(lookHeld))
+	assert.True(t, b.kernel.has(1, a1.Prefix))
+	b.until(b.clock + second)
+	assert.Contains(t, b.wire.take(), "10.0.0.1")
+}
+
+// What was ordered after a losing advert waits for a loop that is not done: by
+// then the address is back.
+func TestLosingAdvertWhileHeldUp(t *testing.T) {
+	b := newBench(t)
+	held := false
+	b.HeldUp = func() bool { return held }
+	a := on(1, "10.0.0.1/32")
+	s := b.Add(spec(a))
+	s.Takeover()
+	b.turn()
+	b.wire.take()
+	held = true
+	require.NoError(t, b.kernel.del(Found{Address: a}))
+	b.Lost(a.Key())
+	s.Announce()
+	b.turn()
+	assert.Empty(t, b.wire.take())
+	held = false
+	b.turn()
+	assert.True(t, b.kernel.has(1, a.Prefix))
+	assert.Contains(t, b.wire.take(), "10.0.0.1")
+}

@@ -39,6 +39,7 @@ type Set struct {
 	since    [2]atomic.Int64 // when the newest odd and even epoch were ordered
 	announce atomic.Bool     // ordered after a losing advert
 	queued   atomic.Bool     // it is in host.ordered
+	held     atomic.Bool     // see Hold
 
 	// The rest is the worker's.
 	how      Announcement
@@ -61,6 +62,11 @@ func (s *Set) Takeover() { s.order(true) }
 // Release orders the addresses to be removed. From this moment none is
 // announced.
 func (s *Set) Release() { s.order(false) }
+
+// Hold(true) means that it is not known whether another host has taken over:
+// until Hold(false), nothing that the set owns is put back or announced again.
+// Orders are carried out.
+func (s *Set) Hold(on bool) { s.held.Store(on) }
 
 func (s *Set) order(own bool) {
 	if epoch := s.epoch.Load(); owned(epoch) != own {

@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -35,6 +36,9 @@ const (
 	journalSize = 4096
 	// recordsSize is the number of records that may wait for the journal.
 	recordsSize = 1 << 14
+	// lateLoop is how late the event loop may be before it counts as held up: it
+	// may have been replaced by then.
+	lateLoop = 2 * time.Millisecond
 )
 
 // Load reads the configuration file. The Config is nil if it cannot be run.
@@ -169,10 +173,10 @@ func (d *Daemon) news(n vip.News) {
 	}
 }
 
-// heldUp reports whether the event loop was held up and does not know yet
-// whether another master serves: an idle loop wakes twice as often.
+// heldUp reports whether the event loop is held up, or was and has not judged
+// yet what arrived meanwhile.
 func (d *Daemon) heldUp() bool {
-	return clock.Now()-d.engine.Stats.Judged.Load() > int64(d.opts.Config.Process.Lease)/2
+	return clock.Now() > d.engine.Stats.Planned.Load()+int64(lateLoop)
 }
 
 // hardwareAddr returns a MAC as the announcer wants it: nil without Ethernet

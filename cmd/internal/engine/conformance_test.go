@@ -89,6 +89,7 @@ type notingSet struct{ p *player }
 func (s notingSet) Takeover() { s.p.order("takeover") }
 func (s notingSet) Release()  { s.p.order("release") }
 func (s notingSet) Announce() { s.p.order("announce") }
+func (notingSet) Hold(bool)   {}
 
 // order notes an order about addresses.
 func (p *player) order(what string) {

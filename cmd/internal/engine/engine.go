@@ -55,9 +55,9 @@ type Options struct {
 // Stats is what the loop measures of itself.
 type Stats struct {
 	Wakeups atomic.Uint64
-	// Judged is when the loop last knew what its routers own: it was awake, and
-	// none of them, having slept, listens for another master.
-	Judged atomic.Int64
+	// Planned is when the loop wakes next at the latest. While that is past, the
+	// loop is held up, or has not yet judged what arrived meanwhile.
+	Planned atomic.Int64
 	// Handled is the time from the kernel's stamp of an event to the end of
 	// its handling, Acted that from a deadline to the moment at which the loop
 	// acted on it, Late that from a planned wake-up to the wake-up: what a
@@ -95,7 +95,6 @@ type Engine struct {
 	late      time.Duration   // how late the current deadline is acted on
 	received  int             // events so far, to look at the clock now and then
 	leaving   int             // routers that were stopped and are not INIT
-	listening int             // routers that slept and do not know yet whether they were replaced
 	quit      bool
 	told      bool // the reader knows of every record
 	seq       uint64
@@ -386,6 +385,7 @@ func (e *Engine) splice(t *Table) {
 		_ = e.watch(unix.EPOLL_CTL_ADD, fd)
 	}
 	t.orders = append(t.orders, e.table.orders...)
+	t.judged = append(t.judged, e.table.judged...)
 	e.table = t
 	t.shortest = never.Sub(0)
 	for at, r := range t.Routers {
@@ -539,12 +539,11 @@ func (e *Engine) settle(r *Router, changed bool) {
 	if !changed {
 		return
 	}
-	if l := r.router.Listening(); l != r.listening {
-		r.listening = l
-		if l {
-			e.listening++
+	if l := r.router.Listening(); l != r.listening && r.Set != nil {
+		if r.listening = l; l {
+			r.Set.Hold(true)
 		} else {
-			e.listening--
+			e.table.judged = append(e.table.judged, r.Set)
 		}
 	}
 	if role := r.currentRole(); role != r.role && r.Port.Kernel != nil {
@@ -664,11 +663,13 @@ func (e *Engine) finish() {
 		}
 	}
 	e.table.orders = e.table.orders[:0]
-	if e.listening == 0 {
-		e.Stats.Judged.Store(int64(e.now)) // last: whoever sees it sees the orders, too
+	for _, s := range e.table.judged {
+		s.Hold(false)
 	}
+	e.table.judged = e.table.judged[:0]
 	e.announceRecords()
 	e.armTimer()
+	e.Stats.Planned.Store(int64(e.planned)) // last: who sees it sees the orders, too
 }
 
 // earliest returns the earliest deadline of a router.

@@ -105,11 +105,16 @@ func (p *fakeProber) Send(int, []byte) bool {
 
 // fakeSet follows the epoch as vip.Set does.
 type fakeSet struct {
-	epoch     uint64
-	announced int
+	epoch      uint64
+	announced  int
+	held       bool
+	onTakeover func()
 }
 
 func (s *fakeSet) Takeover() {
+	if s.onTakeover != nil {
+		s.onTakeover()
+	}
 	if s.epoch&1 == 0 {
 		s.epoch++
 	}
@@ -119,7 +124,8 @@ func (s *fakeSet) Release() {
 		s.epoch++
 	}
 }
-func (s *fakeSet) Announce() { s.announced++ }
+func (s *fakeSet) Announce()    { s.announced++ }
+func (s *fakeSet) Hold(on bool) { s.held = on }
 
 var (
 	ownAddr  = netip.MustParseAddr("192.0.2.1")
@@ -420,31 +426,55 @@ func TestSuspendedMasterLooksFirst(t *testing.T) {
 	assert.Equal(t, sent, r.Published.Sent.Load(), "it yields without a word")
 }
 
-// While a router that slept listens, the loop does not know what it owns.
-func TestJudged(t *testing.T) {
+// While a router that slept listens, its set is held, and no other. It is let go
+// after the order of a router that yields.
+func TestSetOfASleeperIsHeld(t *testing.T) {
 	b := newBench(t)
 	patient := spec("A", 7, 100)
 	patient.Config.NoPreempt = true
 	r := b.add(patient)
-	b.at(r.deadline)
-	require.Equal(t, control.Master, r.router.State())
-	awake := b.now
-	assert.Equal(t, int64(awake), b.Stats.Judged.Load())
-	b.at(b.now.Add(5 * time.Second))
-	assert.Equal(t, int64(awake), b.Stats.Judged.Load(), "it listens for one interval")
+	set, other := &fakeSet{}, &fakeSet{}
+	r.Set = set
+	b.add(spec("B", 8, 100)).Set = other
+	master := func() {
+		for r.router.State() != control.Master {
+			b.at(r.deadline)
+		}
+		require.False(t, set.held)
+		b.at(b.now.Add(5 * time.Second))
+		require.True(t, set.held, "it listens for one interval")
+		b.at(b.now.Add(time.Millisecond))
+		assert.False(t, other.held, "it has judged")
+		assert.True(t, set.held)
+	}
+	master()
 	b.arrive(90, b.now)
 	b.at(b.now.Add(time.Millisecond))
 	require.Equal(t, control.Backup, r.router.State())
-	assert.Equal(t, int64(b.now), b.Stats.Judged.Load())
+	assert.False(t, set.held)
+	assert.Zero(t, set.epoch&1, "it is released first")
 
+	master()
 	b.at(r.deadline)
-	b.at(r.deadline)
-	require.Equal(t, control.Master, r.router.State())
-	awake = b.now
-	b.at(b.now.Add(5 * time.Second))
-	assert.Equal(t, int64(awake), b.Stats.Judged.Load())
-	b.at(r.deadline)
-	assert.Equal(t, int64(b.now), b.Stats.Judged.Load(), "nobody replaced it")
+	assert.False(t, set.held, "nobody replaced it")
+	assert.Equal(t, uint64(1), set.epoch&1)
+}
+
+// Whoever sees that the loop sleeps on sees its orders, too.
+func TestPlanned(t *testing.T) {
+	b := newBench(t)
+	r := b.add(spec("A", 7, 100))
+	set := &fakeSet{}
+	r.Set = set
+	assert.Equal(t, int64(b.planned), b.Stats.Planned.Load())
+	was := b.Stats.Planned.Load()
+	set.onTakeover = func() { assert.Equal(t, was, b.Stats.Planned.Load()) }
+	for r.router.State() != control.Master {
+		was = b.Stats.Planned.Load()
+		b.at(r.deadline)
+	}
+	assert.Equal(t, int64(b.planned), b.Stats.Planned.Load())
+	assert.Greater(t, b.planned, b.now)
 }
 
 func BenchmarkIterationSendsAdvert(b *testing.B) {

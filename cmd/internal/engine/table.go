@@ -63,6 +63,10 @@ type Set interface {
 	Takeover()
 	Release()
 	Announce()
+	// Hold(true) means that the router slept and does not know whether it was
+	// replaced: until Hold(false) nothing of the set is put back or announced
+	// again.
+	Hold(bool)
 }
 
 // Port is an interface that adverts use.
@@ -132,7 +136,7 @@ type Router struct {
 	epoch     uint64 // of ownership, see Set
 	retiring  bool   // stopped, and not INIT yet
 	retired   atomic.Bool
-	listening bool // it slept, and is counted in Engine.listening
+	listening bool // its set is held
 	peers     Peers
 	role      loader.Role
 
@@ -180,6 +184,7 @@ type Table struct {
 	probeDue []control.Instant // of each session
 	dirty    []*Port
 	orders   []order
+	judged   []Set         // that are held no longer, once the orders are given
 	shortest time.Duration // a suspension up to this concerns no router
 	// descriptors are watched in epoll.
 	descriptors []int
@@ -200,6 +205,7 @@ func (t *Table) prepare() {
 	t.probeDue = make([]control.Instant, len(t.Sessions))
 	t.dirty = make([]*Port, 0, len(t.Ports))
 	t.orders = make([]order, 0, 4*len(t.Routers)+16)
+	t.judged = make([]Set, 0, 2*len(t.Routers))
 	for _, r := range t.Routers {
 		t.byID[r.ID] = r
 	}

@@ -64,6 +64,7 @@ type set struct{}
 func (set) Takeover() {}
 func (set) Release()  {}
 func (set) Announce() {}
+func (set) Hold(bool) {}
 
 // bench is a Writer whose log can be read.
 type bench struct {
