@@ -75,6 +75,7 @@ type reconciler struct {
 	takeLock func(ifname string) (lock, error)
 	locks    map[string]lock // nil: there is no place for one
 	batches  uint64
+	unsure   bool            // another program changed the firewall
 	told     findings        // about this host
 	inFile   findings        // about the file
 	failed   map[string]bool // steps that failed, and were logged
@@ -165,7 +166,7 @@ func (r *reconciler) run(ctx context.Context, ready func()) error {
 		want, diags := r.want()
 		r.tell(diags)
 		_ = r.reconcile(want) // what failed was logged, and is tried again
-		r.releaseLocks()
+		r.updateLocks()
 		retry.Reset(r.retryIn())
 	}
 }
@@ -305,19 +306,24 @@ func (r *reconciler) reconcile(want *plan.State) error {
 	var w work
 	var errs []error
 	failed := map[string]bool{}
-	steps := plan.Diff(r.have, want)
-	w.expect(steps)
-	for _, s := range steps {
-		err := r.do(s, &w)
-		if err == nil {
-			r.have.Apply(s)
-			continue
-		}
+	fail := func(err error) {
 		errs = append(errs, err)
 		failed[err.Error()] = true
 		if !r.failed[err.Error()] {
 			r.log.Error("a step failed and will be retried", "err", err)
 		}
+	}
+	steps := plan.Diff(r.have, want)
+	w.expect(steps)
+	for _, s := range steps {
+		if err := r.do(s, &w); err != nil {
+			fail(err)
+			continue
+		}
+		r.have.Apply(s)
+	}
+	if err := r.restoreFirewall(); err != nil {
+		fail(err)
 	}
 	r.failed = failed
 	if r.retry = max(r.retry, firstRetry); len(errs) == 0 {
@@ -429,10 +435,14 @@ func (r *reconciler) lockAddresses(at plan.PortKey, addresses []plan.Address) {
 	}
 }
 
-// releaseLocks lets other daemons serve the interfaces that the configuration
+// updateLocks takes the locks of addresses that another daemon held when they
+// were wanted, and lets other daemons serve the interfaces that the configuration
 // does not name and no router uses any more. A stop keeps them until the
 // addresses are gone.
-func (r *reconciler) releaseLocks() {
+func (r *reconciler) updateLocks() {
+	for _, x := range r.routers {
+		r.lockAddresses(x.at.Port, x.plan.Addresses)
+	}
 	facts, needed := r.links.Facts(), map[string]bool{}
 	for _, i := range r.cfg.Instances {
 		needed[i.Interface] = true
@@ -773,21 +783,24 @@ func (r *reconciler) collect() {
 		}
 		r.publish()
 	}
-	if firewall {
-		r.restoreFirewall()
-	}
+	r.unsure = r.unsure || firewall
 }
 
-// restoreFirewall puts back what somebody removed, such as nft flush ruleset.
-func (r *reconciler) restoreFirewall() {
+// restoreFirewall puts back what another program removed, e.g. with nft flush
+// ruleset. It writes all entries at once: none is missing for a moment.
+func (r *reconciler) restoreFirewall() error {
+	if !r.unsure {
+		return nil
+	}
 	written, err := r.addrs.Firewall(r.have.Firewall, r.removable)
 	if err != nil {
-		r.log.Error("another program changed our firewall entries, and they cannot be restored", "err", err)
-		clear(r.have.Firewall) // it is not known what is left, and a step from now on
+		return fmt.Errorf("restore the firewall entries that another program changed: %w", err)
 	}
+	r.unsure = false
 	if len(written) > 0 {
 		r.log.Warn("another program removed our firewall entries; restored them", "ifaces", written)
 	}
+	return nil
 }
 
 // publish replaces what snapshots read.

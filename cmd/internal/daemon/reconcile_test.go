@@ -510,6 +510,22 @@ func TestFencesAreLifted(t *testing.T) {
 	})
 }
 
+// A lock of addresses that another daemon held is taken once that one is gone.
+func TestAddressLockIsTakenLater(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		own := link(5, "own0", "10.5.0.1/24")
+		b := newBench(t, instance("A", "eth0", 51, 100, "10.0.0.100/24 dev own0"), eth0, own)
+		b.foreign["own0:addresses"] = true
+		b.start()
+		assert.False(t, b.locks["own0:addresses"])
+		delete(b.foreign, "own0:addresses")
+		b.r.inbox.wake()
+		synctest.Wait()
+		assert.True(t, b.locks["own0:addresses"])
+		require.NoError(t, b.leaves())
+	})
+}
+
 // What somebody removes from the firewall is put back, and tried again if that
 // fails.
 func TestFirewallIsPutBack(t *testing.T) {
@@ -528,8 +544,11 @@ func TestFirewallIsPutBack(t *testing.T) {
 		b.r.inbox.firewallChanged()
 		synctest.Wait()
 		assert.Empty(t, b.firewall)
-		b.fail = fails(nil)
+		assert.Equal(t, 1, b.logged("restore the firewall entries"))
 		b.after(firstRetry)
+		assert.Equal(t, 1, b.logged("restore the firewall entries"), "told once")
+		b.fail = fails(nil)
+		b.after(longestRetry)
 		assert.Equal(t, want, b.firewall)
 		require.NoError(t, b.leaves())
 	})
