@@ -27,6 +27,8 @@ const (
 	reloadEvery = 250 * time.Millisecond
 	// reloadPause is between the two nodes of a rolling change.
 	reloadPause = 400 * time.Millisecond
+	// askEvery is how often a client asks by ARP who has an address.
+	askEvery = time.Millisecond
 )
 
 // reloaded is what the other instances saw of reloads that change one.
@@ -194,7 +196,7 @@ func (b *bench) rolling(r *result, trials int) {
 }
 
 const (
-	rollTwo   = "two hosts answer for an address, ms"
+	rollTwo   = "questions that two hosts answered, of 1,000 a second for each address"
 	rollLost  = "probes lost of 1,000 a second, on the address that stays"
 	rollTaken = "adverts of the backup"
 )
@@ -204,7 +206,7 @@ func (s *site) roll(d string, list int) map[string]sample {
 	addrs := []string{vip, rollingAddr(0), rollingAddr(1)}
 	var askers []*lab.Asker
 	for _, a := range addrs {
-		askers = append(askers, s.client.Ask("ens33", clientAddr, a, time.Millisecond))
+		askers = append(askers, s.client.Ask("ens33", clientAddr, a, askEvery))
 	}
 	p := s.client.Probe(vip, time.Millisecond)
 	s.hold(100 * time.Millisecond)
@@ -239,35 +241,22 @@ func (s *site) roll(d string, list int) map[string]sample {
 	}
 	two := 0
 	for _, a := range addrs {
-		two += s.twoOwners(a, from)
+		two += twoOwners(s.wire.Answering(a, from))
 	}
 	return map[string]sample{rollTwo: float64(two), rollLost: float64(lost), rollTaken: float64(taken)}
 }
 
-// twoOwners counts the milliseconds in which an address was answered for by a
-// host after another host had begun to, and before that one had ended.
-func (s *site) twoOwners(addr string, since time.Time) (n int) {
-	type span struct{ first, last time.Time }
-	spans := map[string]*span{}
-	for _, f := range s.wire.Answering(addr, since) {
-		if sp := spans[f.MAC.String()]; sp != nil {
-			sp.last = f.Time
-			continue
+// twoOwners counts the questions that hosts with different MACs answered. The
+// client does not capture its own questions: answers within the asking interval
+// after the first are of one question.
+func twoOwners(answers []lab.Frame) (n int) {
+	for i := 0; i < len(answers); {
+		first, two := answers[i], false
+		for ; i < len(answers) && answers[i].Time.Sub(first.Time) < askEvery; i++ {
+			two = two || answers[i].MAC.String() != first.MAC.String()
 		}
-		spans[f.MAC.String()] = &span{f.Time, f.Time}
-	}
-	var all []*span
-	for _, sp := range spans {
-		all = append(all, sp)
-	}
-	slices.SortFunc(all, func(a, b *span) int { return a.first.Compare(b.first) })
-	for i := 1; i < len(all); i++ {
-		end := all[i-1].last
-		if all[i].last.Before(end) {
-			end = all[i].last
-		}
-		if end.After(all[i].first) {
-			n += int(end.Sub(all[i].first).Milliseconds()) + 1
+		if two {
+			n++
 		}
 	}
 	return n

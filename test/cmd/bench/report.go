@@ -132,7 +132,7 @@ func changeBars(r *result, bar func(what string, bound, measured float64, unit s
 		bar("reloads: advert gap of the 19 others, p99.9", 1.5, x.P999, "intervals")
 	}
 	if x := r.Rolling["xvrrp"]; x != nil {
-		bar("rolling change: two hosts answer for an address, max", 0, summarize(x[rollTwo]).max, "ms")
+		bar("rolling change: questions that two hosts answered, max", 0, summarize(x[rollTwo]).max, "")
 		bar("rolling change: probes lost on the address that stays, max", 0, summarize(x[rollLost]).max, "")
 	}
 }
