@@ -150,12 +150,13 @@ func (s *site) firstAdvert(after time.Time) (at time.Time) {
 
 func (s *site) kill(string) map[string]sample {
 	p := s.served()
+	a := s.client.Ask("ens33", clientAddr, vip, askEvery)
+	s.hold(50 * time.Millisecond)
 	at := time.Now()
 	s.m.Signal(unix.SIGKILL)
 	first := s.firstAdvert(at)
 	// From the takeover on: from the first announcement of the new master.
 	takeover := s.firstGARP(at)
-	a := s.client.Ask("ens33", clientAddr, vip, time.Millisecond)
 	s.hold(300 * time.Millisecond)
 	a.Stop()
 	p.Stop()
@@ -180,7 +181,7 @@ func (s *site) firstGARP(after time.Time) (at time.Time) {
 }
 
 func (s *site) hang(string) map[string]sample {
-	a := s.client.Ask("ens33", clientAddr, vip, time.Millisecond)
+	a := s.client.Ask("ens33", clientAddr, vip, askEvery)
 	s.hold(50 * time.Millisecond)
 	at := time.Now()
 	s.m.Signal(unix.SIGSTOP)
@@ -251,7 +252,7 @@ func (b *bench) freezes(r *result, trials int) {
 
 // thaw wakes the master and looks who answers from then on.
 func (s *site) thaw() map[string]sample {
-	a := s.client.Ask("ens33", clientAddr, vip, time.Millisecond)
+	a := s.client.Ask("ens33", clientAddr, vip, askEvery)
 	s.hold(20 * time.Millisecond)
 	s.master.Mend("ens33")
 	resumed := time.Now()
