@@ -261,7 +261,9 @@ func faultBars(r *result, bar func(what string, bound, measured float64, unit st
 		bar("the same, p99", 2, x.p99, "")
 	}
 	if x := number("freeze", "xvrrp", ""); x.n > 0 {
-		bar("freeze: announced after resume within an advert, max", ms(interval), number("freeze", "xvrrp", "resume to its announcement, ms").max, "ms")
+		announced := number("freeze", "xvrrp", thawAnnounced)
+		bar("freeze: announced after resume within an advert, max", ms(interval), announced.max, "ms")
+		bar("the same: trials without a record of it", 0, float64(x.n-announced.n), "")
 	}
 	if s := r.Starvation; s != nil {
 		for _, way := range wayNames {
