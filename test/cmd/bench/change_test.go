@@ -9,6 +9,7 @@ import (
 
 	"github.com/stretchr/testify/assert"
 
+	"github.com/xvrrp/xvrrp/control/packet"
 	"github.com/xvrrp/xvrrp/test/lab"
 )
 
@@ -37,6 +38,26 @@ func TestTwoOwners(t *testing.T) {
 				frames = append(frames, lab.Frame{Time: time.Unix(0, 0).Add(time.Duration(a.us) * time.Microsecond), MAC: net.HardwareAddr{2, 0, 0, 0, 0, a.host}})
 			}
 			assert.Equal(t, c.want, twoOwners(frames))
+		})
+	}
+}
+
+func TestGapsOf(t *testing.T) {
+	from := time.Unix(0, 0)
+	at := func(intervals int, vrid uint8) lab.Frame {
+		return lab.Frame{Time: from.Add(time.Duration(intervals) * interval), Advert: &packet.Advert{VRID: vrid}}
+	}
+	for _, c := range []struct {
+		name    string
+		adverts []lab.Frame
+		want    []sample
+	}{
+		{"no advert of any", nil, []sample{10, 10}},
+		{"one of them never", []lab.Frame{at(5, 1)}, []sample{5, 5, 10}},
+		{"one of them late, one falls silent", []lab.Frame{at(1, 1), at(2, 1), at(8, 2), at(9, 2)}, []sample{1, 1, 8, 8, 1, 1}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			assert.ElementsMatch(t, c.want, gapsOf(c.adverts, 2, from, from.Add(10*interval)))
 		})
 	}
 }
