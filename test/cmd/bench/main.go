@@ -47,7 +47,7 @@ type result struct {
 	Wakeup      []sample            `json:"timer_lateness_ms"`
 	Mass        map[string][]sample `json:"cut_to_last_of_250_announced_ms"`
 	Unsteady    map[string]int      `json:"cuts_with_addresses_on_both_hosts_before"`
-	CPU         map[string]load     `json:"cpu_250_instances"`
+	Load        map[string]*loads   `json:"load_250_instances_by_cut"`
 	Frames      string              `json:"bpf_ns_per_frame"`
 	Allocs      string              `json:"allocations"`
 
@@ -64,12 +64,12 @@ type result struct {
 
 type sample = float64
 
-// load is the processor time of 250 instances at 10 ms, in percent of a core,
-// and resident memory in MiB.
-type load struct {
-	Master, Backup       float64
-	MasterRSS, BackupRSS float64
-	Events               int // that reached user space of the backup meanwhile; -1: not known
+// loads are the processor time of 250 instances at 10 ms, in percent of a core,
+// and resident memory in MiB, by cut.
+type loads struct {
+	Master, Backup       []sample
+	MasterMiB, BackupMiB []sample
+	Events               []sample // that reached user space of xvrrp's backup meanwhile
 }
 
 func main() {
@@ -103,7 +103,7 @@ func main() {
 	part := func(name string) bool { return *only == "" || strings.Contains(","+*only+",", ","+name+",") }
 	r := &result{
 		When: time.Now(), Environment: environment(), Detect: map[string][]sample{},
-		Dark: map[string][]sample{}, Mass: map[string][]sample{}, CPU: map[string]load{}, Unsteady: map[string]int{},
+		Dark: map[string][]sample{}, Mass: map[string][]sample{}, Load: map[string]*loads{}, Unsteady: map[string]int{},
 		Faults: map[string]map[string]map[string][]sample{},
 	}
 	if part("frames") {
@@ -115,11 +115,7 @@ func main() {
 		b.silentCuts(r, *trials)
 	}
 	if part("mass") {
-		for _, d := range everybody[:3] {
-			if b.has(d) {
-				b.mass(r, d, *mass)
-			}
-		}
+		b.mass(r, *mass)
 	}
 	if part("scale") {
 		b.scale(r)
@@ -289,29 +285,28 @@ func (s *site) onlyMaster(src string, adverts int) func() bool {
 	}
 }
 
+// silentCuts takes a cut of each daemon in turn, so that slow phases of the
+// machine meet all alike. Every cut has daemons of its own: FRR 8.4 leaves its
+// device up when it has been master once, and then answers for the address as a
+// backup.
 func (b *bench) silentCuts(r *result, trials int) {
-	for _, d := range everybody {
-		if !b.has(d) {
-			continue
-		}
-		var s *site
-		for t := range trials {
-			// FRR 8.4 leaves its device up when it has been master once, and
-			// then answers for the address as a backup: it starts afresh.
-			if s == nil || d == "frr" {
-				b.end()
-				s = b.site(d)
-				s.start(d, s.master, masterPriority, 1)
-				s.steady(masterAddr, 10)
-				s.start(d, s.backup, backupPriority, 1)
+	for t := range trials {
+		for _, d := range everybody {
+			if !b.has(d) {
+				continue
 			}
+			s := b.site(d)
+			s.start(d, s.master, masterPriority, 1)
+			s.steady(masterAddr, 10)
+			s.start(d, s.backup, backupPriority, 1)
+			s.hold(time.Second)
 			s.steady(masterAddr, 100)
 			detect, dark := s.cut()
 			r.Detect[d] = append(r.Detect[d], detect)
 			r.Dark[d] = append(r.Dark[d], dark)
 			fmt.Printf("%s %d: first advert after %.2f ms, dark %.2f ms\n", d, t+1, detect, dark)
+			b.end()
 		}
-		b.end()
 	}
 }
 
@@ -373,53 +368,64 @@ func timerLateness(n int) []sample {
 	return out
 }
 
-// mass measures 250 instances: the load in steady state, and the time from a
-// cut to the announcement of the last address. Every cut has daemons of its
-// own: keepalived does not always settle again after one.
-func (b *bench) mass(r *result, daemon string, cuts int) {
-	const n = 250
+// mass measures 250 instances of each daemon in turn: the load in steady state,
+// and the time from a cut to the announcement of the last address. Every cut
+// has daemons of its own: keepalived does not always settle again after one.
+func (b *bench) mass(r *result, cuts int) {
 	for t := range cuts {
-		s := b.site(daemon)
-		m := s.start(daemon, s.master, masterPriority, n)
-		s.Eventually("every instance is announced", 60*time.Second, func() bool { return s.announced(masterAddr, time.Time{}) == n })
-		p := s.start(daemon, s.backup, backupPriority, n)
-		s.hold(2 * time.Second)
-		// keepalived may never be steady with so many; it is measured then as it is.
-		s.within(20*time.Second, s.onlyMaster(masterAddr, 5*n))
-		if t == 0 {
-			r.CPU[daemon] = s.load(daemon, m, p)
-			fmt.Printf("%s, 250 instances: %+v\n", daemon, r.CPU[daemon])
-			s.within(20*time.Second, s.onlyMaster(masterAddr, 5*n))
+		for _, d := range everybody[:3] {
+			if !b.has(d) {
+				continue
+			}
+			if r.Load[d] == nil {
+				r.Load[d] = &loads{}
+			}
+			b.massOf(r, d, t)
 		}
-		from := time.Now()
-		s.master.Cut("ens33")
-		if s.within(30*time.Second, func() bool { return s.announced(backupAddr, from) == n }) {
-			took := ms(s.lastAnnounced(from).Sub(s.lastAdvert(masterAddr)))
-			r.Mass[daemon] = append(r.Mass[daemon], took)
-			fmt.Printf("%s %d: last of 250 announced after %.1f ms\n", daemon, t+1, took)
-		} else {
-			// The backup held some of them already: it had not been steady.
-			r.Unsteady[daemon]++
-			fmt.Printf("%s %d: only %d of 250 announced\n", daemon, t+1, s.announced(backupAddr, from))
-		}
-		b.end()
 	}
 }
 
-// load measures both daemons over ten seconds.
-func (s *site) load(daemon string, m, p *lab.Process) load {
-	before := s.events(daemon)
+func (b *bench) massOf(r *result, daemon string, t int) {
+	const n = 250
+	s := b.site(daemon)
+	defer b.end()
+	m := s.start(daemon, s.master, masterPriority, n)
+	s.Eventually("every instance is announced", 60*time.Second, func() bool { return s.announced(masterAddr, time.Time{}) == n })
+	p := s.start(daemon, s.backup, backupPriority, n)
+	s.hold(2 * time.Second)
+	// keepalived may never be steady with so many; it is measured then as it is.
+	s.within(20*time.Second, s.onlyMaster(masterAddr, 5*n))
+	s.load(daemon, m, p, r.Load[daemon])
+	fmt.Printf("%s, 250 instances: %+v\n", daemon, *r.Load[daemon])
+	s.within(20*time.Second, s.onlyMaster(masterAddr, 5*n))
+	from := time.Now()
+	s.master.Cut("ens33")
+	if s.within(30*time.Second, func() bool { return s.announced(backupAddr, from) == n }) {
+		took := ms(s.lastAnnounced(from).Sub(s.lastAdvert(masterAddr)))
+		r.Mass[daemon] = append(r.Mass[daemon], took)
+		fmt.Printf("%s %d: last of 250 announced after %.1f ms\n", daemon, t+1, took)
+	} else {
+		// The backup held some of them already: it had not been steady.
+		r.Unsteady[daemon]++
+		fmt.Printf("%s %d: only %d of 250 announced\n", daemon, t+1, s.announced(backupAddr, from))
+	}
+}
+
+// load measures both daemons over five seconds.
+func (s *site) load(daemon string, m, p *lab.Process, l *loads) {
+	before := 0
+	if ours(daemon) {
+		before = s.events()
+	}
 	cm, cb, at := treeCPU(m), treeCPU(p), time.Now()
-	s.hold(10 * time.Second)
+	s.hold(5 * time.Second)
 	wall := time.Since(at).Seconds()
-	l := load{
-		Master: (treeCPU(m) - cm).Seconds() / wall * 100, Backup: (treeCPU(p) - cb).Seconds() / wall * 100,
-		MasterRSS: treeRSS(m), BackupRSS: treeRSS(p), Events: s.events(daemon) - before,
+	l.Master = append(l.Master, (treeCPU(m)-cm).Seconds()/wall*100)
+	l.Backup = append(l.Backup, (treeCPU(p)-cb).Seconds()/wall*100)
+	l.MasterMiB, l.BackupMiB = append(l.MasterMiB, treeRSS(m)), append(l.BackupMiB, treeRSS(p))
+	if ours(daemon) {
+		l.Events = append(l.Events, sample(s.events()-before))
 	}
-	if !ours(daemon) {
-		l.Events = -1
-	}
-	return l
 }
 
 // within says whether cond comes true in time.
@@ -435,17 +441,20 @@ func (s *site) within(limit time.Duration, cond func() bool) bool {
 // hold lets the lab run for a while: the time over which something is measured.
 func (s *site) hold(d time.Duration) { <-time.After(d) }
 
-func (s *site) events(daemon string) int {
-	if !ours(daemon) {
-		return 0
+// events counts the frames that reached user space of xvrrp's backup.
+func (s *site) events() int {
+	st, err := status(s.backup)
+	if err != nil {
+		s.b.Fatalf("read the status: %v", err)
 	}
-	var st struct {
-		Interfaces []struct{ Frames map[string]struct{ Pass int } }
+	if len(st.Interfaces) == 0 {
+		s.b.Fatalf("the status has no interface")
 	}
-	if json.Unmarshal([]byte(s.backup.Ctl("status", "--json")), &st) != nil {
-		return 0
+	frames, ok := st.Interfaces[0].Frames["event"]
+	if !ok {
+		s.b.Fatalf("the status does not count events")
 	}
-	return st.Interfaces[0].Frames["event"].Pass
+	return frames.Pass
 }
 
 // announced counts the addresses that a host has announced since a moment.

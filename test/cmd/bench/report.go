@@ -41,18 +41,19 @@ func report(r *result) string {
 			fmt.Fprintf(&b, "\n%s: %d more cuts with 250 instances do not count, because the backup held some addresses before.\n", d, n)
 		}
 	}
-	if len(r.CPU) > 0 {
-		fmt.Fprintf(&b, "\n| 250 instances at 10 ms, steady | CPU master | CPU backup | memory master | memory backup | events to user space |\n|---|---|---|---|---|---|\n")
+	if len(r.Load) > 0 {
+		fmt.Fprintf(&b, "\n| 250 instances at 10 ms, steady: p50 (min–max) | n | CPU master, %% | CPU backup, %% | memory master, MiB | memory backup, MiB | events to user space, max |\n|---|---|---|---|---|---|---|\n")
 		for _, d := range everybody {
-			l, ok := r.CPU[d]
-			if !ok {
+			l := r.Load[d]
+			if l == nil {
 				continue
 			}
-			events := fmt.Sprint(l.Events)
-			if l.Events < 0 {
-				events = "every advert"
+			events := "every advert"
+			if ours(d) {
+				events = fmt.Sprintf("%.0f", summarize(l.Events).max)
 			}
-			fmt.Fprintf(&b, "| %s | %.1f %% | %.1f %% | %.1f MiB | %.1f MiB | %s |\n", d, l.Master, l.Backup, l.MasterRSS, l.BackupRSS, events)
+			fmt.Fprintf(&b, "| %s | %d | %s | %s | %s | %s | %s |\n", d, len(l.Master), spread(l.Master, 1), spread(l.Backup, 1),
+				spread(l.MasterMiB, 1), spread(l.BackupMiB, 1), events)
 		}
 	}
 	if r.Frames != "" {
@@ -65,12 +66,18 @@ func report(r *result) string {
 	return b.String()
 }
 
+// spread is the median, with the smallest and the largest.
+func spread(v []sample, digits int) string {
+	s := summarize(v)
+	return fmt.Sprintf("%.*f (%.*f–%.*f)", digits, s.p50, digits, s.min, digits, s.max)
+}
+
 // scaleTable shows what daemons of different sizes take.
 func scaleTable(b *strings.Builder, r *result) {
 	if len(r.Scale) == 0 {
 		return
 	}
-	fmt.Fprintf(b, "\n| adverts at 1 s | daemon | starts | start → last address, ms: min | p50 | max | process | BPF maps and programs | programs | processor at rest: master | backup | addresses: master | backup |\n|---|---|---|---|---|---|---|---|---|---|---|---|---|\n")
+	fmt.Fprintf(b, "\n| adverts at 1 s | daemon | starts | start → last address, ms: min | p50 | max | process | BPF maps and programs | programs | processor at rest, %%, p50 (min–max): master | backup | addresses: master | backup |\n|---|---|---|---|---|---|---|---|---|---|---|---|---|\n")
 	for _, sh := range shapes {
 		for _, d := range everybody {
 			g := r.Scale[sh.String()][d]
@@ -78,8 +85,8 @@ func scaleTable(b *strings.Builder, r *result) {
 				continue
 			}
 			s := summarize(g.StartMs)
-			fmt.Fprintf(b, "| %s | %s | %d | %.0f | %.0f | %.0f | %.1f MiB | %.1f MiB | %d | %.2f %% | %.2f %% | %d | %d |\n", sh, d, s.n,
-				s.min, s.p50, s.max, g.ProcessMiB, g.KernelMiB, g.Programs, g.IdleMaster, g.IdleBkp, g.Owned[0], g.Owned[1])
+			fmt.Fprintf(b, "| %s | %s | %d | %.0f | %.0f | %.0f | %.1f MiB | %.1f MiB | %d | %s | %s | %d | %d |\n", sh, d, s.n,
+				s.min, s.p50, s.max, g.ProcessMiB, g.KernelMiB, g.Programs, spread(g.RestMaster, 2), spread(g.RestBackup, 2), g.Owned[0], g.Owned[1])
 		}
 	}
 }
@@ -122,8 +129,10 @@ func changeBars(r *result, bar func(what string, bound, measured float64, unit s
 	}
 	if x, k := of(shape{1000, 1}); x != nil && k != nil {
 		bar("1,000 interfaces: addresses that the master lacks or the backup has", 0, float64(1000-x.Owned[0]+x.Owned[1]), "")
-		bar("1,000 interfaces: processor at rest, master: keepalived's", k.IdleMaster, x.IdleMaster, "%")
-		bar("1,000 interfaces: processor at rest, backup: keepalived's", k.IdleBkp, x.IdleBkp, "%")
+		bar("1,000 interfaces: processor at rest, master, median: keepalived's",
+			summarize(k.RestMaster).p50, summarize(x.RestMaster).p50, "%")
+		bar("1,000 interfaces: processor at rest, backup, median: keepalived's",
+			summarize(k.RestBackup).p50, summarize(x.RestBackup).p50, "%")
 	}
 	if x, ok := r.Reloads["xvrrp"]["reloaded"]; ok {
 		bar("reloads: not completed", 0, float64(x.Asked-x.Done), "")
@@ -155,9 +164,11 @@ func beforeBars(r *result, bar func(what string, bound, measured float64, unit s
 			compare(f.name+": "+strings.TrimSuffix(f.what, ", ms"), r.Faults[f.name]["xvrrp"][""], r.Faults[f.name]["before"][""])
 		}
 	}
-	if x, k := r.CPU["xvrrp"], r.CPU["before"]; k.Master > 0 {
-		bar("no worse than before: processor of the master with 250 instances, + 5 %", 1.05*k.Master, x.Master, "%")
-		bar("no worse than before: processor of the backup with 250 instances, + 5 %", 1.05*k.Backup, x.Backup, "%")
+	if x, k := r.Load["xvrrp"], r.Load["before"]; x != nil && k != nil {
+		bar("no worse than before: processor of the master with 250 instances, median + 5 %",
+			1.05*summarize(k.Master).p50, summarize(x.Master).p50, "%")
+		bar("no worse than before: processor of the backup with 250 instances, median + 5 %",
+			1.05*summarize(k.Backup).p50, summarize(x.Backup).p50, "%")
 	}
 }
 
@@ -307,12 +318,11 @@ func bars(b *strings.Builder, r *result) {
 	if f, x := r.Dark["frr"], r.Dark["xvrrp"]; len(f) > 0 && len(x) > 0 {
 		bar("client dark, median: 1.05 × FRR", 1.05*summarize(f).p50, summarize(x).p50, "ms")
 	}
-	k, kok := r.CPU["keepalived"]
-	if x, ok := r.CPU["xvrrp"]; ok && kok {
-		bar("CPU of the backup: 1/5 of keepalived's", k.Backup/5, x.Backup, "%")
-		bar("CPU of the master: 1/3 of keepalived's", k.Master/3, x.Master, "%")
-		bar("resident memory", 40, max(x.MasterRSS, x.BackupRSS), "MiB")
-		bar("events to user space in steady state", 0, float64(x.Events), "")
+	if k, x := r.Load["keepalived"], r.Load["xvrrp"]; k != nil && x != nil {
+		bar("CPU of the backup, median: 1/5 of keepalived's", summarize(k.Backup).p50/5, summarize(x.Backup).p50, "%")
+		bar("CPU of the master, median: 1/3 of keepalived's", summarize(k.Master).p50/3, summarize(x.Master).p50, "%")
+		bar("resident memory, max", 40, max(summarize(x.MasterMiB).max, summarize(x.BackupMiB).max), "MiB")
+		bar("events to user space in steady state, max", 0, summarize(x.Events).max, "")
 	}
 	if k, x := r.Mass["keepalived"], r.Mass["xvrrp"]; len(k) > 0 && len(x) > 0 {
 		bar("last of 250 announced: 1/20 of keepalived's", summarize(k).p50/20, summarize(x).p50, "ms")

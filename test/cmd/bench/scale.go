@@ -50,6 +50,12 @@ const (
 	scaleWait     = 3*scaleInterval + scaleInterval*(256-masterPriority)/256
 )
 
+// Processor time at rest is taken in several windows.
+const (
+	restWindows = 4
+	restWindow  = 5 * time.Second
+)
+
 // grown is what became of a daemon of one shape.
 type grown struct {
 	StartMs    []sample // start of the program to the last address
@@ -57,8 +63,8 @@ type grown struct {
 	KernelMiB  float64  // BPF maps and programs
 	Programs   int
 	// With a backup of the same kind on the other ends:
-	Owned               [2]int // addresses of master and backup
-	IdleMaster, IdleBkp float64
+	Owned                  [2]int   // addresses of master and backup
+	RestMaster, RestBackup []sample // processor in percent of a core, by window
 }
 
 // scale starts daemons of every shape, and looks at them at rest.
@@ -172,11 +178,13 @@ func (s *site) rest(daemon string, sh shape, g *grown) {
 	s.p = s.launch(daemon, s.backup, s.File("b.conf", scaleConf(backupPriority, sh)))
 	// Longer than a router that hears nobody takes, after the longest start.
 	s.hold(time.Duration(2*g.StartMs[0])*time.Millisecond + 2*scaleWait)
-	const length = 20 * time.Second
-	m, p, at := treeCPU(s.m), treeCPU(s.p), time.Now()
-	s.hold(length)
-	wall := time.Since(at).Seconds()
-	g.IdleMaster, g.IdleBkp = (treeCPU(s.m)-m).Seconds()/wall*100, (treeCPU(s.p)-p).Seconds()/wall*100
+	for range restWindows {
+		m, p, at := treeCPU(s.m), treeCPU(s.p), time.Now()
+		s.hold(restWindow)
+		wall := time.Since(at).Seconds()
+		g.RestMaster = append(g.RestMaster, (treeCPU(s.m)-m).Seconds()/wall*100)
+		g.RestBackup = append(g.RestBackup, (treeCPU(s.p)-p).Seconds()/wall*100)
+	}
 	g.ProcessMiB = treeRSS(s.m)
 	g.KernelMiB, g.Programs = mapsAndPrograms(s.m)
 	for i, n := range []*lab.Node{s.master, s.backup} {
