@@ -65,10 +65,11 @@ type result struct {
 type sample = float64
 
 // loads are the processor time of 250 instances at 10 ms, in percent of a core,
-// and resident memory in MiB, by cut.
+// and memory in MiB, by cut.
 type loads struct {
 	Master, Backup       []sample
-	MasterMiB, BackupMiB []sample
+	MasterMiB, BackupMiB []sample // processes
+	MasterBPF, BackupBPF []sample // maps and programs
 	Events               []sample // that reached user space of xvrrp's backup meanwhile
 }
 
@@ -422,7 +423,11 @@ func (s *site) load(daemon string, m, p *lab.Process, l *loads) {
 	wall := time.Since(at).Seconds()
 	l.Master = append(l.Master, (treeCPU(m)-cm).Seconds()/wall*100)
 	l.Backup = append(l.Backup, (treeCPU(p)-cb).Seconds()/wall*100)
-	l.MasterMiB, l.BackupMiB = append(l.MasterMiB, treeRSS(m)), append(l.BackupMiB, treeRSS(p))
+	l.MasterMiB, l.BackupMiB = append(l.MasterMiB, treePss(m)), append(l.BackupMiB, treePss(p))
+	bpf, _ := mapsAndPrograms(m)
+	l.MasterBPF = append(l.MasterBPF, bpf)
+	bpf, _ = mapsAndPrograms(p)
+	l.BackupBPF = append(l.BackupBPF, bpf)
 	if ours(daemon) {
 		l.Events = append(l.Events, sample(s.events()-before))
 	}

@@ -42,7 +42,7 @@ func report(r *result) string {
 		}
 	}
 	if len(r.Load) > 0 {
-		fmt.Fprintf(&b, "\n| 250 instances at 10 ms, steady: p50 (min–max) | n | CPU master, %% | CPU backup, %% | memory master, MiB | memory backup, MiB | events to user space, max |\n|---|---|---|---|---|---|---|\n")
+		fmt.Fprintf(&b, "\n| 250 instances at 10 ms, steady: p50 (min–max) | n | CPU master, %% | CPU backup, %% | processes master, MiB | processes backup, MiB | BPF maps and programs master, MiB | BPF maps and programs backup, MiB | events to user space, max |\n|---|---|---|---|---|---|---|---|---|\n")
 		for _, d := range everybody {
 			l := r.Load[d]
 			if l == nil {
@@ -52,8 +52,8 @@ func report(r *result) string {
 			if ours(d) {
 				events = fmt.Sprintf("%.0f", summarize(l.Events).max)
 			}
-			fmt.Fprintf(&b, "| %s | %d | %s | %s | %s | %s | %s |\n", d, len(l.Master), spread(l.Master, 1), spread(l.Backup, 1),
-				spread(l.MasterMiB, 1), spread(l.BackupMiB, 1), events)
+			fmt.Fprintf(&b, "| %s | %d | %s | %s | %s | %s | %s | %s | %s |\n", d, len(l.Master), spread(l.Master, 1), spread(l.Backup, 1),
+				spread(l.MasterMiB, 1), spread(l.BackupMiB, 1), spread(l.MasterBPF, 1), spread(l.BackupBPF, 1), events)
 		}
 	}
 	if r.Frames != "" {
@@ -77,7 +77,7 @@ func scaleTable(b *strings.Builder, r *result) {
 	if len(r.Scale) == 0 {
 		return
 	}
-	fmt.Fprintf(b, "\n| adverts at 1 s | daemon | starts | start → last address, ms: min | p50 | max | process | BPF maps and programs | programs | processor at rest, %%, p50 (min–max): master | backup | addresses: master | backup |\n|---|---|---|---|---|---|---|---|---|---|---|---|---|\n")
+	fmt.Fprintf(b, "\n| adverts at 1 s | daemon | starts | start → last address, ms: min | p50 | max | processes | BPF maps and programs | programs | processor at rest, %%, p50 (min–max): master | backup | addresses: master | backup |\n|---|---|---|---|---|---|---|---|---|---|---|---|---|\n")
 	for _, sh := range shapes {
 		for _, d := range everybody {
 			g := r.Scale[sh.String()][d]
@@ -321,7 +321,8 @@ func bars(b *strings.Builder, r *result) {
 	if k, x := r.Load["keepalived"], r.Load["xvrrp"]; k != nil && x != nil {
 		bar("CPU of the backup, median: 1/5 of keepalived's", summarize(k.Backup).p50/5, summarize(x.Backup).p50, "%")
 		bar("CPU of the master, median: 1/3 of keepalived's", summarize(k.Master).p50/3, summarize(x.Master).p50, "%")
-		bar("resident memory, max", 40, max(summarize(x.MasterMiB).max, summarize(x.BackupMiB).max), "MiB")
+		bar("memory of processes and kernel, max", 40, max(summarize(x.MasterMiB).max+summarize(x.MasterBPF).max,
+			summarize(x.BackupMiB).max+summarize(x.BackupBPF).max), "MiB")
 		bar("events to user space in steady state, max", 0, summarize(x.Events).max, "")
 	}
 	if k, x := r.Mass["keepalived"], r.Mass["xvrrp"]; len(k) > 0 && len(x) > 0 {

@@ -59,7 +59,7 @@ const (
 // grown is what became of a daemon of one shape.
 type grown struct {
 	StartMs    []sample // start of the program to the last address
-	ProcessMiB float64  // resident
+	ProcessMiB float64  // of all processes
 	KernelMiB  float64  // BPF maps and programs
 	Programs   int
 	// With a backup of the same kind on the other ends:
@@ -185,7 +185,7 @@ func (s *site) rest(daemon string, sh shape, g *grown) {
 		g.RestMaster = append(g.RestMaster, (treeCPU(s.m)-m).Seconds()/wall*100)
 		g.RestBackup = append(g.RestBackup, (treeCPU(s.p)-p).Seconds()/wall*100)
 	}
-	g.ProcessMiB = treeRSS(s.m)
+	g.ProcessMiB = treePss(s.m)
 	g.KernelMiB, g.Programs = mapsAndPrograms(s.m)
 	for i, n := range []*lab.Node{s.master, s.backup} {
 		for _, line := range strings.Split(n.Run("ip", "-4", "-o", "address", "show"), "\n") {

@@ -74,16 +74,31 @@ func stolenMs() float64 {
 	return ticks * 10 // USER_HZ is 100
 }
 
-// treeRSS is resident memory in MiB.
-func treeRSS(p *lab.Process) float64 {
+// treePss is the memory of a process and its children in MiB. What processes
+// share is divided among them (keepalived works in a child, with the same
+// text). BPF maps that a process maps are not in it: mapsAndPrograms has them.
+func treePss(p *lab.Process) float64 {
 	total := 0.0
 	for _, pid := range tree(p.PID()) {
-		text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-		for _, line := range strings.Split(string(text), "\n") {
-			if kb, ok := strings.CutPrefix(line, "VmRSS:"); ok {
-				v, _ := strconv.ParseFloat(strings.Fields(kb)[0], 64)
-				total += v / 1024
-			}
+		total += pss(pid, "smaps_rollup", "") - pss(pid, "smaps", "anon_inode:bpf-map")
+	}
+	return total
+}
+
+// pss sums the proportional set size in MiB, in a file of /proc, of mappings
+// whose name contains a text.
+func pss(pid int, file, name string) float64 {
+	text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/%s", pid, file))
+	total, counts := 0.0, false
+	for _, line := range strings.Split(string(text), "\n") {
+		f := strings.Fields(line)
+		switch {
+		case len(f) == 0:
+		case !strings.HasSuffix(f[0], ":"): // the first line of a mapping
+			counts = strings.Contains(line, name)
+		case counts && f[0] == "Pss:":
+			kib, _ := strconv.ParseFloat(f[1], 64)
+			total += kib / 1024
 		}
 	}
 	return total
