@@ -128,11 +128,18 @@ func changeBars(r *result, bar func(what string, bound, measured float64, unit s
 		bar("200 interfaces: programs", 8, float64(x.Programs), "")
 	}
 	if x, k := of(shape{1000, 1}); x != nil && k != nil {
-		bar("1,000 interfaces: addresses that the master lacks or the backup has", 0, float64(1000-x.Owned[0]+x.Owned[1]), "")
 		bar("1,000 interfaces: processor at rest, master, median: keepalived's",
 			summarize(k.RestMaster).p50, summarize(x.RestMaster).p50, "%")
 		bar("1,000 interfaces: processor at rest, backup, median: keepalived's",
 			summarize(k.RestBackup).p50, summarize(x.RestBackup).p50, "%")
+	}
+	for _, sh := range shapes {
+		for _, d := range everybody {
+			if g := r.Scale[sh.String()][d]; g != nil && ours(d) {
+				bar(fmt.Sprintf("%s, %s: addresses that the master lacks or the backup has", sh, d), 0,
+					float64(sh.instances()-g.Owned[0]+g.Owned[1]), "")
+			}
+		}
 	}
 	if x, ok := r.Reloads["xvrrp"]["reloaded"]; ok {
 		bar("reloads: not completed", 0, float64(x.Asked-x.Done), "")
