@@ -43,10 +43,12 @@ func tree(pid int) []int {
 }
 
 // treeCPU is the processor time of a process and its children, to the
-// nanosecond, summed over threads.
+// nanosecond, summed over threads. A child that has ended still counts, to the
+// tick: keepalived starts another if one dies.
 func treeCPU(p *lab.Process) time.Duration {
 	var total time.Duration
 	for _, pid := range tree(p.PID()) {
+		total += waitedFor(pid)
 		tasks, _ := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
 		for _, t := range tasks {
 			text, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%s/schedstat", pid, t.Name()))
@@ -60,6 +62,19 @@ func treeCPU(p *lab.Process) time.Duration {
 		}
 	}
 	return total
+}
+
+// waitedFor is the processor time of children that have ended.
+func waitedFor(pid int) time.Duration {
+	text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	_, rest, _ := strings.Cut(string(text), ") ")
+	f := strings.Fields(rest)
+	if len(f) < 15 {
+		return 0
+	}
+	user, _ := strconv.Atoi(f[13])
+	system, _ := strconv.Atoi(f[14])
+	return time.Duration(user+system) * 10 * time.Millisecond // USER_HZ is 100
 }
 
 // stolenMs is the processor time that the machine's host kept from it since the
