@@ -84,7 +84,7 @@ func (s nodeStatus) transitions(instance int) (sum int) {
 // plain is the configuration without a keyword about scheduling.
 func plain(priority, instances int) string {
 	text := conf(priority, instances)
-	for _, line := range []string{fmt.Sprintf("vrrp_rt_priority %d\n", realtime), "vrrp_rlimit_rttime 10000000\n"} {
+	for _, line := range []string{fmt.Sprintf("vrrp_rt_priority %d\n", realtime), fmt.Sprintf("vrrp_rlimit_rttime %d\n", rttime)} {
 		text = strings.ReplaceAll(text, line, "")
 	}
 	return text
