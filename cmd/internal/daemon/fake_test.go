@@ -25,6 +25,7 @@ import (
 	"github.com/xvrrp/xvrrp/cmd/internal/dataplane"
 	"github.com/xvrrp/xvrrp/cmd/internal/engine"
 	"github.com/xvrrp/xvrrp/cmd/internal/journal"
+	"github.com/xvrrp/xvrrp/cmd/internal/release"
 	"github.com/xvrrp/xvrrp/cmd/internal/rundir"
 	"github.com/xvrrp/xvrrp/cmd/internal/snapshot"
 	"github.com/xvrrp/xvrrp/control/config"
@@ -68,8 +69,8 @@ type host struct {
 	lifted    int
 	firewall  map[string][]netip.Addr
 	sets      map[*vip.Set]vip.Spec
-	leftovers []vip.Address // that were removed
-	unfenced  []vip.Address // for the releaser
+	leftovers []vip.Address     // that were removed
+	unfenced  []release.Address // for the releaser
 
 	slow    func(*engine.Router) bool // routers that serve on after a stop
 	held    bool                      // batches wait for the test
@@ -253,7 +254,7 @@ func (h *host) RemoveLeftovers(list []vip.Address) error {
 	return nil
 }
 
-func (h *host) Unfenced(list []vip.Address) { h.unfenced = list }
+func (h *host) Unfenced(list []release.Address) { h.unfenced = list }
 
 func (h *host) Firewall(want map[string][]netip.Addr, removable func(string) bool) (written []string, err error) {
 	if err := h.do("firewall"); err != nil {
@@ -527,7 +528,7 @@ type kept struct {
 	Routers  map[string]string             // in the table, by name: the port
 	Table    []string                      // ports in it
 	Sets     []string
-	Unfenced []vip.Address
+	Unfenced []release.Address
 	Firewall map[string][]netip.Addr
 	Locks    map[string]bool
 	Shown    map[string]string // instances: why they are in FAULT

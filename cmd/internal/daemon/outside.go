@@ -48,7 +48,7 @@ type addresses interface {
 	RemoveLeftovers([]vip.Address) error
 	// Unfenced replaces the addresses that the releaser has to remove when this
 	// daemon hangs or is killed.
-	Unfenced([]vip.Address)
+	Unfenced([]release.Address)
 	Firewall(want map[string][]netip.Addr, removable func(ifname string) bool) (written []string, err error)
 }
 
@@ -91,7 +91,7 @@ type realAddresses struct {
 	releaser *release.Keeper
 }
 
-func (a realAddresses) Unfenced(list []vip.Address) { a.releaser.Set(list) }
+func (a realAddresses) Unfenced(list []release.Address) { a.releaser.Set(list) }
 
 func (realAddresses) RemoveLeftovers(list []vip.Address) error {
 	_, err := vip.Remove(list)

@@ -21,6 +21,7 @@ import (
 	"github.com/xvrrp/xvrrp/cmd/internal/dataplane"
 	"github.com/xvrrp/xvrrp/cmd/internal/engine"
 	"github.com/xvrrp/xvrrp/cmd/internal/journal"
+	"github.com/xvrrp/xvrrp/cmd/internal/release"
 	"github.com/xvrrp/xvrrp/cmd/internal/rundir"
 	"github.com/xvrrp/xvrrp/cmd/internal/snapshot"
 	"github.com/xvrrp/xvrrp/cmd/internal/transport"
@@ -539,7 +540,7 @@ func (r *reconciler) openPort(s plan.OpenPort, w *work) error {
 	}
 	if !p.HasProgram() {
 		r.log.Warn("no BPF program, so no fence: if xvrrpd hangs while MASTER, its addresses may answer beside the new "+
-			"master's until xvrrpd-releaser removes them, 1.5 x vrrp_lease later; if it is killed, they are removed at once", "iface", s.Key.Name)
+			"master's until xvrrpd-releaser removes them, 1.75 x vrrp_lease later at most; if it is killed, they are removed at once", "iface", s.Key.Name)
 	}
 	attrs := []any{"iface", s.Key.Name, "mode", p.Mode}
 	if p.Reason != "" {
@@ -681,14 +682,19 @@ func (r *reconciler) commit(w *work) {
 
 // unfenced returns the addresses of routers that no fence can silence, and that
 // are not to answer when this daemon does not work.
-func (r *reconciler) unfenced() (list []vip.Address) {
+func (r *reconciler) unfenced() (list []release.Address) {
 	add := func(x *running) {
 		if x.port == nil || x.port.HasProgram() || !x.plan.Fence {
 			return
 		}
+		// A peer counts from the last advert, which may be an interval older than
+		// the hang.
+		takeover := time.Duration(x.plan.Config.DownAdverts-1) * x.plan.Config.Interval
 		for _, a := range x.plan.Addresses {
 			if !a.Host {
-				list = append(list, vip.Address{Ifindex: a.Ifindex, Prefix: a.Prefix, Peer: a.Peer})
+				list = append(list, release.Address{
+					Address: vip.Address{Ifindex: a.Ifindex, Prefix: a.Prefix, Peer: a.Peer}, Takeover: takeover,
+				})
 			}
 		}
 	}
@@ -698,7 +704,7 @@ func (r *reconciler) unfenced() (list []vip.Address) {
 	for _, x := range r.leaving {
 		add(x)
 	}
-	slices.SortFunc(list, func(a, b vip.Address) int {
+	slices.SortFunc(list, func(a, b release.Address) int {
 		return cmp.Or(cmp.Compare(a.Ifindex, b.Ifindex), a.Prefix.Addr().Compare(b.Prefix.Addr()))
 	})
 	return list

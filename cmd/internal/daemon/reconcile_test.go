@@ -16,6 +16,7 @@ import (
 
 	"github.com/xvrrp/xvrrp/cmd/internal/engine"
 	"github.com/xvrrp/xvrrp/cmd/internal/journal"
+	"github.com/xvrrp/xvrrp/cmd/internal/release"
 	"github.com/xvrrp/xvrrp/cmd/internal/snapshot"
 	"github.com/xvrrp/xvrrp/control/plan"
 	"github.com/xvrrp/xvrrp/vip"
@@ -485,6 +486,28 @@ func TestLeftoversOfOthers(t *testing.T) {
 		assert.Equal(t, []string{"lan0"}, slices.Collect(maps.Keys(b.firewall)))
 		require.NoError(t, b.r.unlock())
 		assert.Empty(t, b.locks)
+	})
+}
+
+// The releaser is told how long each address stays without another owner.
+func TestUnfenced(t *testing.T) {
+	file := func(interval, lines string) string {
+		return instance("A", "eth0", 51, 100, "10.0.0.100/24", "version 3", "advert_int "+interval, lines)
+	}
+	told := func(takeover time.Duration) []release.Address {
+		a := vip.Address{Ifindex: 2, Prefix: netip.MustParsePrefix("10.0.0.100/24")}
+		return []release.Address{{Address: a, Takeover: takeover}}
+	}
+	bubble(t, func(t *testing.T) {
+		b := newBench(t, file("1", ""), eth0).start()
+		assert.Equal(t, told(2*time.Second), b.unfenced)
+		b.changes(file("0.5", "down_timer_adverts 6"))
+		assert.Equal(t, told(2500*time.Millisecond), b.unfenced)
+		b.changes(file("0.02", ""))
+		assert.Equal(t, told(40*time.Millisecond), b.unfenced)
+		b.changes(file("0.02", "fence off"))
+		assert.Empty(t, b.unfenced)
+		require.NoError(t, b.leaves())
 	})
 }
 

@@ -11,8 +11,6 @@ import (
 	"slices"
 	"sync"
 	"time"
-
-	"github.com/xvrrp/xvrrp/vip"
 )
 
 const (
@@ -33,7 +31,7 @@ type Keeper struct {
 	start    func() (*process, error)
 
 	mu      sync.Mutex
-	list    []vip.Address
+	list    []Address
 	changed chan struct{} // of capacity 1
 }
 
@@ -58,7 +56,7 @@ func NewKeeper(lease time.Duration, priority int, progress func() uint64, log *s
 
 // Set replaces the addresses that a releaser has to remove when the daemon hangs
 // or is killed. It never waits.
-func (k *Keeper) Set(list []vip.Address) {
+func (k *Keeper) Set(list []Address) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if slices.Equal(k.list, list) {
@@ -71,7 +69,7 @@ func (k *Keeper) Set(list []vip.Address) {
 	}
 }
 
-func (k *Keeper) addresses() []vip.Address {
+func (k *Keeper) addresses() []Address {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return k.list

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/xvrrp/xvrrp/vip"
 )
@@ -14,7 +15,9 @@ import (
 // What crosses the pipe is lines:
 //
 //	alive
-//	addresses[ IFINDEX,PREFIX[,PEER]]...
+//	addresses[ IFINDEX,PREFIX,TAKEOVER[,PEER]]...
+//
+// TAKEOVER is that of [Address].
 //
 // A line without its end, as a daemon that is killed leaves it, does not count.
 const (
@@ -24,12 +27,20 @@ const (
 	longestLine = 16 << 20
 )
 
+// Address is one that a releaser has to remove.
+type Address struct {
+	vip.Address
+	// Takeover is how long a daemon may hang, at least, before a peer may have
+	// taken over: until then nobody else serves the address.
+	Takeover time.Duration
+}
+
 // formatAddresses returns the line that replaces the addresses.
-func formatAddresses(list []vip.Address) string {
+func formatAddresses(list []Address) string {
 	var b strings.Builder
 	b.WriteString(addresses)
 	for _, a := range list {
-		fmt.Fprintf(&b, " %d,%s", a.Ifindex, a.Prefix)
+		fmt.Fprintf(&b, " %d,%s,%s", a.Ifindex, a.Prefix, a.Takeover)
 		if a.Peer.IsValid() {
 			fmt.Fprintf(&b, ",%s", a.Peer)
 		}
@@ -38,7 +49,7 @@ func formatAddresses(list []vip.Address) string {
 }
 
 // parseLine reads a line. list is nil, and isAlive true, for a sign of life.
-func parseLine(line string) (list []vip.Address, isAlive bool, err error) {
+func parseLine(line string) (list []Address, isAlive bool, err error) {
 	if line == alive {
 		return nil, true, nil
 	}
@@ -46,7 +57,7 @@ func parseLine(line string) (list []vip.Address, isAlive bool, err error) {
 	if words[0] != addresses {
 		return nil, false, fmt.Errorf("unknown message %.40q", line)
 	}
-	list = []vip.Address{}
+	list = []Address{}
 	for _, w := range words[1:] {
 		a, err := parseAddress(w)
 		if err != nil {
@@ -60,9 +71,10 @@ func parseLine(line string) (list []vip.Address, isAlive bool, err error) {
 	return list, false, nil
 }
 
-func parseAddress(word string) (a vip.Address, err error) {
+func parseAddress(word string) (a Address, err error) {
 	ifindex, rest, _ := strings.Cut(word, ",")
-	prefix, peer, _ := strings.Cut(rest, ",")
+	prefix, rest, _ := strings.Cut(rest, ",")
+	takeover, peer, _ := strings.Cut(rest, ",")
 	if a.Ifindex, err = strconv.Atoi(ifindex); err != nil {
 		return a, err
 	}
@@ -71,6 +83,12 @@ func parseAddress(word string) (a vip.Address, err error) {
 	}
 	if a.Prefix, err = netip.ParsePrefix(prefix); err != nil {
 		return a, err
+	}
+	if a.Takeover, err = time.ParseDuration(takeover); err != nil {
+		return a, err
+	}
+	if a.Takeover < 0 {
+		return a, fmt.Errorf("takeover after %v", a.Takeover)
 	}
 	if peer != "" {
 		a.Peer, err = netip.ParseAddr(peer)

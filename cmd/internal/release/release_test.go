@@ -26,14 +26,20 @@ import (
 
 const lease = time.Second
 
-func on(ifindex int, prefix string) vip.Address {
-	return vip.Address{Ifindex: ifindex, Prefix: netip.MustParsePrefix(prefix)}
+func on(ifindex int, prefix string) Address {
+	return Address{Address: vip.Address{Ifindex: ifindex, Prefix: netip.MustParsePrefix(prefix)}}
+}
+
+// late is an address that peers take over later.
+func late(a Address, takeover time.Duration) Address {
+	a.Takeover = takeover
+	return a
 }
 
 func TestLines(t *testing.T) {
 	peer := on(3, "10.0.0.1/32")
 	peer.Peer = netip.MustParseAddr("10.0.0.9")
-	for _, list := range [][]vip.Address{{}, {on(1, "192.168.1.100/24")}, {peer, on(2, "2001:db8::1/64"), on(2, "fe80::1/128")}} {
+	for _, list := range [][]Address{{}, {on(1, "192.168.1.100/24")}, {peer, late(on(2, "2001:db8::1/64"), 2*time.Second), on(2, "fe80::1/128")}} {
 		got, isAlive, err := parseLine(formatAddresses(list))
 		require.NoError(t, err)
 		assert.False(t, isAlive)
@@ -43,11 +49,13 @@ func TestLines(t *testing.T) {
 	require.NoError(t, err)
 	assert.True(t, isAlive)
 	for _, bad := range []string{
-		"", "alive ", "Alive", "addresses ", "address 1,10.0.0.1/24", "addresses 0,10.0.0.1/24", "addresses -1,10.0.0.1/24",
-		"addresses +1,10.0.0.1/24", "addresses 01,10.0.0.1/24", "addresses x,10.0.0.1/24", "addresses 1", "addresses 1,",
-		"addresses 1,10.0.0.1", "addresses 1,10.0.0.1/33", "addresses 1,10.0.0.1/24,", "addresses 1,10.0.0.1/24,x",
-		"addresses 1,10.0.0.1/24  1,10.0.0.2/24", "addresses 1,10.0.0.1/24 ", "addresses 1,2001:DB8::1/64",
-		"addresses 1,10.0.0.1/24,10.0.0.2,3", "addresses 99999999999999999999,10.0.0.1/24",
+		"", "alive ", "Alive", "addresses ", "address 1,10.0.0.1/24,0s", "addresses 0,10.0.0.1/24,0s", "addresses -1,10.0.0.1/24,0s",
+		"addresses +1,10.0.0.1/24,0s", "addresses 01,10.0.0.1/24,0s", "addresses x,10.0.0.1/24,0s", "addresses 1", "addresses 1,",
+		"addresses 1,10.0.0.1,0s", "addresses 1,10.0.0.1/33,0s", "addresses 1,10.0.0.1/24,0s,", "addresses 1,10.0.0.1/24,0s,x",
+		"addresses 1,10.0.0.1/24,0s  1,10.0.0.2/24,0s", "addresses 1,10.0.0.1/24,0s ", "addresses 1,2001:DB8::1/64,0s",
+		"addresses 1,10.0.0.1/24,0s,10.0.0.2,3", "addresses 99999999999999999999,10.0.0.1/24,0s",
+		"addresses 1,10.0.0.1/24", "addresses 1,10.0.0.1/24,", "addresses 1,10.0.0.1/24,2", "addresses 1,10.0.0.1/24,-2s",
+		"addresses 1,10.0.0.1/24,2000ms", "addresses 1,10.0.0.1/24,10.0.0.2",
 	} {
 		list, isAlive, err := parseLine(bad)
 		assert.Error(t, err, bad)
@@ -99,11 +107,11 @@ func (l *lines) String() string {
 	return l.text.String()
 }
 
-func newBench(t *testing.T, has ...vip.Address) *bench {
+func newBench(t *testing.T, has ...Address) *bench {
 	r, w := io.Pipe()
 	b := &bench{t: t, pipe: w, host: map[vip.Address]bool{}, ended: make(chan error, 1)}
 	for _, a := range has {
-		b.host[a] = true
+		b.host[a.Address] = true
 	}
 	x := Releaser{
 		Lease: lease, Remove: b.remove, Log: slog.New(slog.NewTextHandler(&b.log, nil)),
@@ -179,12 +187,12 @@ var a1, a2 = on(1, "10.0.0.1/24"), on(2, "10.0.0.2/32")
 func TestSilenceReleases(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t, a1, a2)
-		b.say(formatAddresses([]vip.Address{a1, a2}))
+		b.say(formatAddresses([]Address{a1, a2}))
 		b.live(20 * lease)
-		b.pass(silence(lease) - lease/beats - 1)
+		b.pass(silence(lease, 0) - lease/beats - 1)
 		assert.Len(t, b.has(), 2, "a hang shorter than the lease")
 		b.say(alive)
-		b.pass(silence(lease) - 1)
+		b.pass(silence(lease, 0) - 1)
 		assert.Len(t, b.has(), 2)
 		b.pass(1)
 		assert.Empty(t, b.has())
@@ -193,7 +201,7 @@ func TestSilenceReleases(t *testing.T) {
 
 		// What is put back later is left alone while it is silent, and is watched
 		// again when it is not.
-		b.set(func() { b.host[a1] = true })
+		b.set(func() { b.host[a1.Address] = true })
 		b.pass(20 * lease)
 		assert.Len(t, b.has(), 1)
 		b.live(2 * lease)
@@ -203,12 +211,44 @@ func TestSilenceReleases(t *testing.T) {
 	})
 }
 
+// Each address goes shortly before a peer may take it over, and no sooner.
+func TestSilenceReleasesEachInTime(t *testing.T) {
+	for _, tc := range []struct{ takeover, silence time.Duration }{
+		{0, 3 * lease / 2},
+		{20 * time.Millisecond, 3 * lease / 2},
+		{7 * lease / 4, 3 * lease / 2},
+		{2 * lease, 7 * lease / 4},
+		{80 * lease, 80*lease - lease/4},
+	} {
+		assert.Equal(t, tc.silence, silence(lease, tc.takeover), tc.takeover)
+		synctest.Test(t, func(t *testing.T) {
+			first, second := late(a1, 10*time.Millisecond), late(a2, tc.takeover)
+			b := newBench(t, first, second)
+			b.say(formatAddresses([]Address{second, first}))
+			b.live(20 * lease)
+			b.say(alive)
+			b.pass(3*lease/2 - 1)
+			assert.Len(t, b.has(), 2)
+			if b.pass(1); tc.silence > 3*lease/2 {
+				assert.Equal(t, map[vip.Address]bool{a2.Address: true}, b.has())
+				// A list does not put the end off.
+				b.say(formatAddresses([]Address{first, second}))
+				b.pass(tc.silence - 3*lease/2 - 1)
+				assert.Equal(t, map[vip.Address]bool{a2.Address: true}, b.has())
+				b.pass(1)
+			}
+			assert.Empty(t, b.has())
+			require.NoError(t, b.end())
+		})
+	}
+}
+
 // A list is no sign of life: others than the event loop make it.
 func TestListIsNoLife(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t, a1)
 		for range 10 {
-			b.say(formatAddresses([]vip.Address{a1}))
+			b.say(formatAddresses([]Address{a1}))
 			b.pass(lease / 2)
 		}
 		assert.Empty(t, b.has())
@@ -219,11 +259,11 @@ func TestListIsNoLife(t *testing.T) {
 func TestChangedAddresses(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t, a1, a2)
-		b.say(formatAddresses([]vip.Address{a1}))
+		b.say(formatAddresses([]Address{a1}))
 		b.live(lease)
-		b.say(formatAddresses([]vip.Address{a2}))
+		b.say(formatAddresses([]Address{a2}))
 		b.pass(2 * lease)
-		assert.Equal(t, map[vip.Address]bool{a1: true}, b.has(), "only what it served last")
+		assert.Equal(t, map[vip.Address]bool{a1.Address: true}, b.has(), "only what it served last")
 		require.NoError(t, b.end())
 	})
 }
@@ -232,7 +272,7 @@ func TestEndReleasesAtOnce(t *testing.T) {
 	for _, rest := range []string{"", "alive", "addresses", "addresses 1,10.0.0.1/2"} {
 		synctest.Test(t, func(t *testing.T) {
 			b := newBench(t, a1)
-			b.say(formatAddresses([]vip.Address{a1}))
+			b.say(formatAddresses([]Address{a1}))
 			b.live(3 * lease)
 			_, err := io.WriteString(b.pipe, rest) // it was killed while it wrote
 			require.NoError(t, err)
@@ -249,7 +289,7 @@ func TestEndReleasesAtOnce(t *testing.T) {
 func TestOrderlyStopIsQuiet(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t, a1)
-		b.say(formatAddresses([]vip.Address{a1}))
+		b.say(formatAddresses([]Address{a1}))
 		b.live(lease)
 		b.say(formatAddresses(nil))
 		require.NoError(t, b.end())
@@ -263,7 +303,7 @@ func TestOrderlyStopIsQuiet(t *testing.T) {
 func TestBackupIsQuiet(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t)
-		b.say(formatAddresses([]vip.Address{a1}))
+		b.say(formatAddresses([]Address{a1}))
 		b.pass(3 * lease)
 		require.NoError(t, b.end())
 		assert.Equal(t, 2, b.calls)
@@ -274,7 +314,7 @@ func TestBackupIsQuiet(t *testing.T) {
 func TestRefusedRemovalIsTriedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t, a1)
-		b.say(formatAddresses([]vip.Address{a1}))
+		b.say(formatAddresses([]Address{a1}))
 		b.set(func() { b.refuse = unix.ENOBUFS })
 		b.pass(2 * lease)
 		assert.Contains(t, b.log.String(), "cannot be removed")
@@ -282,7 +322,7 @@ func TestRefusedRemovalIsTriedAgain(t *testing.T) {
 		b.pass(lease)
 		assert.Empty(t, b.has())
 
-		b.set(func() { b.host[a1] = true })
+		b.set(func() { b.host[a1.Address] = true })
 		b.set(func() { b.refuse = unix.EPERM })
 		require.ErrorIs(t, b.end(), unix.EPERM)
 	})
@@ -293,10 +333,10 @@ func TestHeldUpReleaserListensFirst(t *testing.T) {
 	for _, comesBack := range []bool{true, false} {
 		synctest.Test(t, func(t *testing.T) {
 			b := newBench(t, a1)
-			b.say(formatAddresses([]vip.Address{a1}))
+			b.say(formatAddresses([]Address{a1}))
 			b.live(lease)
 			b.set(func() { b.skew = time.Hour })
-			b.pass(silence(lease))
+			b.pass(silence(lease, 0))
 			assert.Len(t, b.has(), 1)
 			if comesBack {
 				b.live(4 * lease)
@@ -313,7 +353,7 @@ func TestHeldUpReleaserListensFirst(t *testing.T) {
 func TestMalformedMessageEndsTheReleaser(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t, a1)
-		b.say(formatAddresses([]vip.Address{a1}))
+		b.say(formatAddresses([]Address{a1}))
 		b.say("what is this")
 		require.ErrorContains(t, <-b.ended, "unknown message")
 		assert.Len(t, b.has(), 1, "the daemon lives")
@@ -380,7 +420,7 @@ func TestKeeperTells(t *testing.T) {
 		assert.Empty(t, b.started, "there is nothing to release")
 
 		b.progress.Store(1)
-		b.Set([]vip.Address{a1})
+		b.Set([]Address{a1})
 		f := <-b.started
 		assert.Equal(t, "alive", f.hearLast(lease/2))
 		b.progress.Add(1)
@@ -388,10 +428,10 @@ func TestKeeperTells(t *testing.T) {
 		assert.Empty(t, f.hear(10*lease), "the event loop hangs")
 		b.progress.Add(1)
 		assert.Equal(t, "alive\n", f.hear(lease/2))
-		b.Set([]vip.Address{a1})
+		b.Set([]Address{a1})
 		assert.Empty(t, f.hear(lease/2), "the same list")
-		b.Set([]vip.Address{a1, a2})
-		assert.Equal(t, "addresses 1,10.0.0.1/24 2,10.0.0.2/32\n", f.hear(lease/2))
+		b.Set([]Address{a1, a2})
+		assert.Equal(t, "addresses 1,10.0.0.1/24,0s 2,10.0.0.2/32,0s\n", f.hear(lease/2))
 
 		b.Set(nil)
 		b.stop()
@@ -408,27 +448,27 @@ func TestKeeperStartsAnother(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newKeeperBench(t)
 		b.refuse.Store(true)
-		b.Set([]vip.Address{a1})
+		b.Set([]Address{a1})
 		synctest.Wait()
 		assert.Contains(t, b.log.String(), "the releaser is not running")
 		b.refuse.Store(false)
 		first := <-b.started
-		assert.Equal(t, "addresses 1,10.0.0.1/24", first.hearLast(lease))
+		assert.Equal(t, "addresses 1,10.0.0.1/24,0s", first.hearLast(lease))
 		first.end <- errors.New("signal: killed")
 		second := <-b.started
 		synctest.Wait()
 		assert.Contains(t, b.log.String(), "signal: killed")
-		assert.Equal(t, "addresses 1,10.0.0.1/24", second.hearLast(lease))
+		assert.Equal(t, "addresses 1,10.0.0.1/24,0s", second.hearLast(lease))
 
 		// One that does not read is replaced, too.
-		b.Set([]vip.Address{a2})
+		b.Set([]Address{a2})
 		third := <-b.started
 		synctest.Wait()
 		assert.True(t, second.killed.Load())
-		assert.Equal(t, "addresses 2,10.0.0.2/32", third.hearLast(lease))
+		assert.Equal(t, "addresses 2,10.0.0.2/32,0s", third.hearLast(lease))
 
 		b.stop()
-		assert.Equal(t, "addresses 2,10.0.0.2/32", third.hearLast(lease), "what is left is for the releaser")
+		assert.Equal(t, "addresses 2,10.0.0.2/32,0s", third.hearLast(lease), "what is left is for the releaser")
 		require.NoError(t, <-b.ended)
 		assert.True(t, third.killed.Load(), "it did not end")
 	})

@@ -27,11 +27,14 @@ const (
 	attempts = 10
 )
 
-// silence is how long a daemon may be silent. One that hangs for less than its
-// lease never is for that long: its last sign of life may be two beats older,
-// as its loop wakes that often, too. One that hangs for longer is silent after
-// one lease and a half at most.
-func silence(lease time.Duration) time.Duration { return lease + 2*lease/beats }
+// silence is how long a daemon may be silent before an address is removed. One
+// that hangs for less than its lease never is for that long: its last sign of
+// life may be two beats older than the hang, as its loop wakes that often, too.
+// And it may be a beat younger: so the address is gone before a peer that waits
+// longer takes over, and not long before, as nobody would serve it.
+func silence(lease, takeover time.Duration) time.Duration {
+	return max(lease+2*lease/beats, takeover-lease/beats)
+}
 
 // Releaser is the work of the second process.
 type Releaser struct {
@@ -40,12 +43,14 @@ type Releaser struct {
 	Remove func([]vip.Address) ([]vip.Address, error)
 	Log    *slog.Logger
 
-	now  func() time.Time
-	list []vip.Address
+	now   func() time.Time
+	list  []Address
+	heard time.Time     // the last sign of life
+	done  time.Duration // what had this long a silence, or a shorter one, was removed in this one
 }
 
 type message struct {
-	list  []vip.Address
+	list  []Address
 	alive bool
 	err   error
 }
@@ -60,13 +65,20 @@ func (r *Releaser) Run(pipe io.Reader) error {
 	defer close(done)
 	go read(pipe, messages, done)
 
-	limit := silence(r.Lease)
-	due := r.now().Add(limit)
-	timer := time.NewTimer(limit)
+	var due time.Time
+	timer := time.NewTimer(time.Hour)
 	wait := func(d time.Duration) {
 		due = r.now().Add(d)
 		timer.Reset(d)
 	}
+	next := func() {
+		timer.Stop()
+		if limit, ok := r.next(); ok {
+			wait(limit - r.now().Sub(r.heard))
+		}
+	}
+	r.heard = r.now()
+	next()
 	for {
 		select {
 		case m, ok := <-messages:
@@ -76,10 +88,11 @@ func (r *Releaser) Run(pipe io.Reader) error {
 			case m.err != nil:
 				return fmt.Errorf("read from xvrrpd: %w", m.err)
 			case m.alive:
-				wait(limit)
+				r.heard, r.done = r.now(), 0
 			default:
 				r.list = m.list
 			}
+			next()
 		case <-timer.C:
 			if r.now().Sub(due) > r.Lease/beats {
 				// This process was held up, too: what the daemon has said
@@ -87,11 +100,42 @@ func (r *Releaser) Run(pipe io.Reader) error {
 				wait(2 * r.Lease / beats)
 				continue
 			}
-			if err := r.release("xvrrpd hung"); err != nil {
+			if err := r.releaseSilent(); err != nil {
 				wait(r.Lease / beats)
+				continue
 			}
+			next()
 		}
 	}
+}
+
+// next returns the shortest silence after which there is something to remove,
+// and false if there is none.
+func (r *Releaser) next() (shortest time.Duration, ok bool) {
+	for _, a := range r.list {
+		limit := silence(r.Lease, a.Takeover)
+		if limit > r.done && (!ok || limit < shortest) {
+			shortest, ok = limit, true
+		}
+	}
+	return shortest, ok
+}
+
+// releaseSilent removes the addresses that a silence as long as this one is too
+// long for.
+func (r *Releaser) releaseSilent() error {
+	silent := r.now().Sub(r.heard)
+	var list []vip.Address
+	for _, a := range r.list {
+		if limit := silence(r.Lease, a.Takeover); limit > r.done && limit <= silent {
+			list = append(list, a.Address)
+		}
+	}
+	err := r.release("xvrrpd hung", list)
+	if err == nil {
+		r.done = silent
+	}
+	return err
 }
 
 // read hands out what the pipe brings, until it ends.
@@ -140,8 +184,12 @@ func readLine(b *bufio.Reader) (string, error) {
 
 // end releases what a daemon left that is gone.
 func (r *Releaser) end() (err error) {
+	var list []vip.Address
+	for _, a := range r.list {
+		list = append(list, a.Address)
+	}
 	for range attempts {
-		if err = r.release("xvrrpd is gone"); err == nil {
+		if err = r.release("xvrrpd is gone", list); err == nil {
 			return nil
 		}
 		time.Sleep(r.Lease / beats)
@@ -150,11 +198,11 @@ func (r *Releaser) end() (err error) {
 }
 
 // release removes the addresses, and says so if this host had any.
-func (r *Releaser) release(why string) error {
-	if len(r.list) == 0 {
+func (r *Releaser) release(why string, list []vip.Address) error {
+	if len(list) == 0 {
 		return nil
 	}
-	removed, err := r.Remove(r.list)
+	removed, err := r.Remove(list)
 	var names []string
 	for _, a := range removed {
 		names = append(names, a.Prefix.String())
