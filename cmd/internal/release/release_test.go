@@ -85,6 +85,7 @@ type bench struct {
 	mu     sync.Mutex
 	host   map[vip.Address]bool
 	calls  int
+	slow   time.Duration // how long a removal takes
 	refuse error
 	skew   time.Duration // of the releaser's clock
 }
@@ -107,7 +108,21 @@ func (l *lines) String() string {
 	return l.text.String()
 }
 
-func newBench(t *testing.T, has ...Address) *bench {
+// lazy is a pipe of which a read takes its time.
+type lazy struct {
+	io.Reader
+	delay time.Duration
+}
+
+func (l lazy) Read(b []byte) (int, error) {
+	n, err := l.Reader.Read(b)
+	time.Sleep(l.delay)
+	return n, err
+}
+
+func newBench(t *testing.T, has ...Address) *bench { return newLazyBench(t, 0, has...) }
+
+func newLazyBench(t *testing.T, delay time.Duration, has ...Address) *bench {
 	r, w := io.Pipe()
 	b := &bench{t: t, pipe: w, host: map[vip.Address]bool{}, ended: make(chan error, 1)}
 	for _, a := range has {
@@ -117,7 +132,7 @@ func newBench(t *testing.T, has ...Address) *bench {
 		Lease: lease, Remove: b.remove, Log: slog.New(slog.NewTextHandler(&b.log, nil)),
 		now: b.now,
 	}
-	go func() { b.ended <- x.Run(r) }()
+	go func() { b.ended <- x.Run(lazy{r, delay}) }()
 	return b
 }
 
@@ -142,6 +157,7 @@ func (b *bench) has() map[vip.Address]bool {
 }
 
 func (b *bench) remove(list []vip.Address) (removed []vip.Address, err error) {
+	time.Sleep(b.slow)
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.calls++
@@ -347,6 +363,30 @@ func TestHeldUpReleaserListensFirst(t *testing.T) {
 			}
 			require.NoError(t, b.end())
 		})
+	}
+}
+
+// What the daemon has said before the end of its time counts, whether it waits in
+// the releaser or still in the pipe.
+func TestWaitingSignOfLifeComesFirst(t *testing.T) {
+	for range 20 { // one of two that are ready is picked at random
+		for _, delay := range []time.Duration{0, lease / 16} {
+			synctest.Test(t, func(t *testing.T) {
+				second := late(a2, 7*lease/4+lease/10)
+				b := newLazyBench(t, delay, a1, second)
+				b.slow = lease / 5 // longer than the second has
+				b.say(formatAddresses([]Address{a1, second}))
+				b.pass(delay)
+				b.say(alive)
+				b.pass(delay)
+				b.pass(silence(lease, 0) + b.slow - lease/32)
+				assert.Len(t, b.has(), 2, "the first is being removed")
+				b.say(alive)
+				b.pass(lease)
+				assert.Equal(t, map[vip.Address]bool{a2.Address: true}, b.has())
+				require.NoError(t, b.end())
+			})
+		}
 	}
 }
 

@@ -27,6 +27,10 @@ const (
 	attempts = 10
 )
 
+// pause is how long a releaser that is about to remove addresses listens once
+// more: what the daemon has said may not have been read yet.
+func pause(lease time.Duration) time.Duration { return lease / (2 * beats) }
+
 // silence is how long a daemon may be silent before an address is removed. One
 // that hangs for less than its lease never is for that long: its last sign of
 // life may be two beats older than the hang, as its loop wakes that often, too.
@@ -60,25 +64,37 @@ func (r *Releaser) Run(pipe io.Reader) error {
 	if r.now == nil {
 		r.now = time.Now
 	}
-	messages := make(chan message)
+	messages := make(chan message, 1)
 	done := make(chan struct{})
 	defer close(done)
 	go read(pipe, messages, done)
 
 	var due time.Time
+	suspicious := false // the timer is set for the last time
 	timer := time.NewTimer(time.Hour)
 	wait := func(d time.Duration) {
 		due = r.now().Add(d)
 		timer.Reset(d)
 	}
-	next := func() {
+	watch := func() {
+		suspicious = false
 		timer.Stop()
 		if limit, ok := r.next(); ok {
-			wait(limit - r.now().Sub(r.heard))
+			wait(limit - pause(r.Lease) - r.now().Sub(r.heard))
+		}
+	}
+	take := func(m message) {
+		if m.alive {
+			r.heard, r.done = r.now(), 0
+		} else {
+			r.list = m.list
+		}
+		if m.alive || !suspicious {
+			watch()
 		}
 	}
 	r.heard = r.now()
-	next()
+	watch()
 	for {
 		select {
 		case m, ok := <-messages:
@@ -87,24 +103,25 @@ func (r *Releaser) Run(pipe io.Reader) error {
 				return r.end()
 			case m.err != nil:
 				return fmt.Errorf("read from xvrrpd: %w", m.err)
-			case m.alive:
-				r.heard, r.done = r.now(), 0
-			default:
-				r.list = m.list
 			}
-			next()
+			take(m)
 		case <-timer.C:
-			if r.now().Sub(due) > r.Lease/beats {
+			switch {
+			case r.now().Sub(due) > r.Lease/beats:
 				// This process was held up, too: what the daemon has said
 				// meanwhile comes first.
+				suspicious = true
 				wait(2 * r.Lease / beats)
-				continue
-			}
-			if err := r.releaseSilent(); err != nil {
+			case len(messages) > 0:
+				wait(0) // they come first
+			case !suspicious:
+				suspicious = true
+				wait(pause(r.Lease))
+			case r.releaseSilent() != nil:
 				wait(r.Lease / beats)
-				continue
+			default:
+				watch()
 			}
-			next()
 		}
 	}
 }
