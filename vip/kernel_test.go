@@ -121,6 +121,70 @@ func TestKernelReleaseTakesOthersAlong(t *testing.T) {
 	}
 }
 
+// addAs adds an address as a program does that marks it; 0 is no mark.
+func addAs(t *testing.T, h *Host, mark byte, a Address) {
+	m := a.message(unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_EXCL)
+	at := len(m) - 4 // the mark comes last, and is padded
+	require.Equal(t, []byte{addrProto, 0, 0, 0}, m[at:])
+	m[at] = mark
+	if mark == 0 {
+		m = m[:at-unix.SizeofRtAttr]
+		binary.NativeEndian.PutUint32(m, uint32(len(m)))
+	}
+	require.NoError(t, h.kernel.do([][]byte{m}, func(_ int, err error) { require.NoError(t, err) }))
+}
+
+// What others have added goes with a removal by value alone, and not along with
+// the first address of its subnet.
+func TestKernelRemoveLeavesOthers(t *testing.T) {
+	const keepalived = 18
+	ifindex := inNetns(t)
+	for _, of := range []string{"eth0", "all"} {
+		require.NoError(t, os.WriteFile("/proc/sys/net/ipv4/conf/"+of+"/promote_secondaries", []byte("0"), 0))
+	}
+	h, _ := kernelHost(t)
+	ours, second := on(ifindex, "10.5.0.51/24"), on(ifindex, "10.5.0.52/24")
+	theirs, hosts := on(ifindex, "10.5.0.53/24"), on(ifindex, "10.5.0.54/24")
+	theirs.Broadcast = netip.MustParseAddr("10.5.0.255")
+	peer := on(ifindex, "10.5.0.55/32")
+	peer.Peer = netip.MustParseAddr("10.6.0.1")
+	addAs(t, h, addrProto, ours)
+	addAs(t, h, keepalived, theirs)
+	addAs(t, h, 0, hosts)
+	addAs(t, h, addrProto, second)
+	addAs(t, h, addrProto, peer)
+	list := []Address{second, on(ifindex, "10.5.0.99/24"), theirs, peer, ours, hosts, on(ifindex+1000, "10.0.0.3/24")}
+	others := func() (out []Found) {
+		found, err := h.kernel.addresses(ifindex)
+		require.NoError(t, err)
+		for _, f := range found {
+			if !f.Ours {
+				out = append(out, f)
+			}
+		}
+		return out
+	}
+	before := others()
+	require.Len(t, before, 2)
+
+	removed, err := RemoveOurs(list)
+	require.NoError(t, err)
+	assert.Equal(t, []Address{second, peer, ours}, removed)
+	assert.Empty(t, listed(t, h, ifindex))
+	assert.Equal(t, before, others())
+	removed, err = RemoveOurs(list)
+	require.NoError(t, err)
+	assert.Empty(t, removed)
+
+	removed, err = Remove([]Address{theirs})
+	require.NoError(t, err)
+	assert.Equal(t, []Address{theirs}, removed)
+	assert.Equal(t, before[1:], others(), "what went along is back")
+	_, err = Remove([]Address{hosts})
+	require.NoError(t, err)
+	assert.Empty(t, others())
+}
+
 func TestKernelPutsBack(t *testing.T) {
 	ifindex := inNetns(t)
 	h, last := kernelHost(t)

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/vishvananda/netlink/nl"
@@ -178,8 +179,21 @@ func (r *rtnetlink) do(messages [][]byte, answer func(int, error)) error {
 // addresses lists the IPv4 addresses of an interface. The error is ENODEV if
 // there is no such interface.
 func (r *rtnetlink) addresses(ifindex int) (found []Found, err error) {
+	err = r.dump(ifindex, func(body []byte) error {
+		f, err := parseAddress(body)
+		if f.Ifindex == ifindex {
+			found = append(found, f)
+		}
+		return err
+	})
+	return found, err
+}
+
+// dump calls address with the message of each IPv4 address of an interface, and
+// before Linux 4.20 of every other one. A message is overwritten by the next.
+func (r *rtnetlink) dump(ifindex int, address func(body []byte) error) error {
 	if err := r.ready(); err != nil {
-		return nil, err
+		return err
 	}
 	req := nl.NewNetlinkRequest(unix.RTM_GETADDR, unix.NLM_F_DUMP)
 	m := nl.NewIfAddrmsg(unix.AF_INET)
@@ -189,21 +203,17 @@ func (r *rtnetlink) addresses(ifindex int) (found []Found, err error) {
 	req.Seq = r.seq
 	r.out = append(r.out[:0], req.Serialize()...)
 	if err := r.send(); err != nil {
-		return nil, err
+		return err
 	}
 	var refused error
-	err = r.read(func(kind, flags uint16, seq uint32, body []byte) bool {
+	err := r.read(func(kind, flags uint16, seq uint32, body []byte) bool {
 		if seq == r.seq && flags&unix.NLM_F_DUMP_INTR != 0 {
 			refused = unix.EINTR // the list changed while it was read
 		}
 		switch {
 		case seq != r.seq:
 		case kind == unix.RTM_NEWADDR:
-			f, err := parseAddress(body)
-			refused = errors.Join(refused, err)
-			if f.Ifindex == ifindex {
-				found = append(found, f)
-			}
+			refused = errors.Join(refused, address(body))
 		case kind == unix.NLMSG_ERROR || kind == unix.NLMSG_DONE:
 			refused = errors.Join(refused, errorOf(body))
 			return false
@@ -213,7 +223,7 @@ func (r *rtnetlink) addresses(ifindex int) (found []Found, err error) {
 	if err == nil && refused != nil {
 		err = fmt.Errorf("list addresses of interface %d: %w", ifindex, refused)
 	}
-	return found, err
+	return err
 }
 
 func (r *rtnetlink) send() error {
@@ -264,6 +274,8 @@ type Found struct {
 	// Ours is true if this daemon or an earlier one added it; the kernel can
 	// tell since Linux 5.18.
 	Ours bool
+
+	marked bool // by whoever added it
 }
 
 func parseAddress(m []byte) (f Found, err error) {
@@ -283,6 +295,7 @@ func parseAddress(m []byte) (f Found, err error) {
 		case unix.IFA_LABEL:
 			f.Label = nl.BytesToString(attr.Value)
 		case ifaProto:
+			f.marked = true
 			f.Ours = len(attr.Value) == 1 && attr.Value[0] == addrProto
 		}
 	}
@@ -294,8 +307,47 @@ func parseAddress(m []byte) (f Found, err error) {
 }
 
 // Remove deletes addresses and returns those that this host had. One that is
-// gone, along with another or with its interface, is no error.
+// gone, along with another or with its interface, is no error. Others that go
+// along are put back.
 func Remove(list []Address) (removed []Address, err error) {
+	return remove(list, func(Found) bool { return true })
+}
+
+// RemoveOurs is Remove, but leaves an address alone that something else than
+// this daemon has added. Where the kernel does not tell, it is removed.
+func RemoveOurs(list []Address) (removed []Address, err error) {
+	tells := marksAddresses()
+	return remove(list, func(f Found) bool { return f.Ours || !f.marked && !tells })
+}
+
+// marksAddresses reports whether the kernel remembers who added an address. Some
+// older ones do, too.
+func marksAddresses() bool {
+	var name unix.Utsname
+	var major, minor int
+	_ = unix.Uname(&name)
+	_, err := fmt.Sscanf(unix.ByteSliceToString(name.Release[:]), "%d.%d", &major, &minor)
+	return err == nil && (major > 5 || major == 5 && minor >= 18)
+}
+
+// there is an address of this host, and what adds it again.
+type there struct {
+	Found
+	message []byte
+}
+
+// is reports whether the kernel takes a for this address.
+func (f *there) is(a Address) bool {
+	network := func(a Address) netip.Prefix {
+		if a.Peer.IsValid() {
+			return netip.PrefixFrom(a.Peer, a.Prefix.Bits()).Masked()
+		}
+		return a.Prefix.Masked()
+	}
+	return f.Ifindex == a.Ifindex && f.Prefix == a.Prefix && network(f.Address) == network(a)
+}
+
+func remove(list []Address, removable func(Found) bool) (removed []Address, err error) {
 	if len(list) == 0 {
 		return nil, nil
 	}
@@ -304,18 +356,83 @@ func Remove(list []Address) (removed []Address, err error) {
 		return nil, err
 	}
 	defer rt.close()
-	var msgs [][]byte
-	for _, a := range list {
-		msgs = append(msgs, a.message(unix.RTM_DELADDR, 0))
+	before, err := rt.there(list)
+	if err != nil {
+		return nil, err
 	}
-	var refused error
+	var msgs [][]byte
+	var sent []Address
+	for _, a := range list {
+		n := slices.IndexFunc(before, func(f there) bool { return f.is(a) })
+		if n >= 0 && removable(before[n].Found) {
+			before = slices.Delete(before, n, n+1)
+			msgs = append(msgs, a.message(unix.RTM_DELADDR, 0))
+			sent = append(sent, a)
+		}
+	}
+	if len(msgs) == 0 {
+		return nil, nil
+	}
+	var errs []error
 	err = rt.do(msgs, func(i int, err error) {
 		switch {
-		case err == nil:
-			removed = append(removed, list[i])
-		case !errors.Is(err, unix.EADDRNOTAVAIL) && !errors.Is(err, unix.ENODEV):
-			refused = errors.Join(refused, fmt.Errorf("remove address %s: %w", list[i].Prefix, err))
+		case err == nil, errors.Is(err, unix.EADDRNOTAVAIL): // it went along with another
+			removed = append(removed, sent[i])
+		case !errors.Is(err, unix.ENODEV):
+			errs = append(errs, fmt.Errorf("remove address %s: %w", sent[i].Prefix, err))
 		}
 	})
-	return removed, errors.Join(err, refused)
+	return removed, errors.Join(append(errs, err, rt.putBack(sent, before))...)
+}
+
+// there lists the addresses of the interfaces that addresses are on.
+func (r *rtnetlink) there(list []Address) (found []there, err error) {
+	asked := map[int]bool{}
+	for _, a := range list {
+		if asked[a.Ifindex] {
+			continue
+		}
+		asked[a.Ifindex] = true
+		err := r.dump(a.Ifindex, func(body []byte) error {
+			f, err := parseAddress(body)
+			if f.Ifindex == a.Ifindex {
+				req := nl.NewNetlinkRequest(unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_EXCL|unix.NLM_F_ACK)
+				found = append(found, there{f, append(req.Serialize(), body...)})
+			}
+			return err
+		})
+		if err != nil && !errors.Is(err, unix.ENODEV) {
+			return nil, err
+		}
+	}
+	return found, nil
+}
+
+// putBack adds the addresses that were there before, and went along with those
+// that were removed: the first of a subnet takes the others with it, unless
+// promote_secondaries is set.
+func (r *rtnetlink) putBack(removed []Address, before []there) error {
+	if len(before) == 0 {
+		return nil
+	}
+	now, err := r.there(removed)
+	if err != nil {
+		return err
+	}
+	var msgs [][]byte
+	var gone []there
+	for _, f := range before {
+		if !slices.ContainsFunc(now, func(g there) bool { return g.is(f.Address) }) {
+			binary.NativeEndian.PutUint32(f.message, uint32(len(f.message)))
+			msgs = append(msgs, f.message)
+			gone = append(gone, f)
+		}
+	}
+	var errs []error
+	err = r.do(msgs, func(i int, err error) {
+		if err != nil && !errors.Is(err, unix.EEXIST) && !errors.Is(err, unix.ENODEV) {
+			errs = append(errs, fmt.Errorf("put back address %s: %w", gone[i].Prefix, err))
+		}
+	})
+	return errors.Join(append(errs, err)...)
 }

@@ -49,7 +49,7 @@ func Main(settings string, log *slog.Logger) error {
 	if err := dropCapabilities(); err != nil {
 		log.Info("the releaser keeps the capabilities of the daemon", "err", err)
 	}
-	r := Releaser{Lease: lease, Remove: vip.Remove, Log: log}
+	r := Releaser{Lease: lease, Remove: vip.RemoveOurs, Log: log}
 	return r.Run(os.Stdin)
 }
 
