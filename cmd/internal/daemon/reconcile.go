@@ -680,16 +680,22 @@ func (r *reconciler) commit(w *work) {
 	}
 }
 
-// unfenced returns the addresses of routers that no fence can silence, and that
-// are not to answer when this daemon does not work.
+// unfenced returns the addresses of routers that no fence can silence, while this
+// daemon hangs or once it is gone, and that are not to answer then.
 func (r *reconciler) unfenced() (list []release.Address) {
 	add := func(x *running) {
-		if x.port == nil || x.port.HasProgram() || !x.plan.Fence {
+		if x.port == nil || !x.plan.Fence {
 			return
 		}
 		// A peer counts from the last advert, which may be an interval older than
 		// the hang.
 		takeover := time.Duration(x.plan.Config.DownAdverts-1) * x.plan.Config.Interval
+		if x.port.Mode != transport.ModeSocket {
+			if x.port.Pins != "" {
+				return
+			}
+			takeover = release.Never // its program ends with this daemon
+		}
 		for _, a := range x.plan.Addresses {
 			if !a.Host {
 				list = append(list, release.Address{

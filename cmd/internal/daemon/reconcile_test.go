@@ -18,7 +18,9 @@ import (
 	"github.com/xvrrp/xvrrp/cmd/internal/journal"
 	"github.com/xvrrp/xvrrp/cmd/internal/release"
 	"github.com/xvrrp/xvrrp/cmd/internal/snapshot"
+	"github.com/xvrrp/xvrrp/cmd/internal/transport"
 	"github.com/xvrrp/xvrrp/control/plan"
+	"github.com/xvrrp/xvrrp/loader"
 	"github.com/xvrrp/xvrrp/vip"
 )
 
@@ -505,6 +507,15 @@ func TestUnfenced(t *testing.T) {
 		assert.Equal(t, told(2500*time.Millisecond), b.unfenced)
 		b.changes(file("0.02", ""))
 		assert.Equal(t, told(40*time.Millisecond), b.unfenced)
+
+		// A program has the fence, for as long as it stays.
+		port := b.port("eth0")
+		port.Mode = loader.ModeGeneric
+		assert.Equal(t, told(release.Never), b.r.unfenced(), "it ends with the daemon")
+		port.Pins = "/sys/fs/bpf/xvrrp"
+		assert.Empty(t, b.r.unfenced())
+		port.Mode, port.Pins = transport.ModeSocket, ""
+
 		b.changes(file("0.02", "fence off"))
 		assert.Empty(t, b.unfenced)
 		require.NoError(t, b.leaves())

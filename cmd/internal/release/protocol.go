@@ -4,6 +4,7 @@ package release
 
 import (
 	"fmt"
+	"math"
 	"net/netip"
 	"strconv"
 	"strings"
@@ -34,6 +35,10 @@ type Address struct {
 	// taken over: until then nobody else serves the address.
 	Takeover time.Duration
 }
+
+// Never is the Takeover of an address that a fence silences while the daemon
+// hangs. It is removed when the daemon, and the fence with it, is gone.
+const Never time.Duration = math.MaxInt64
 
 // formatAddresses returns the line that replaces the addresses.
 func formatAddresses(list []Address) string {

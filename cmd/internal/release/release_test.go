@@ -39,7 +39,7 @@ func late(a Address, takeover time.Duration) Address {
 func TestLines(t *testing.T) {
 	peer := on(3, "10.0.0.1/32")
 	peer.Peer = netip.MustParseAddr("10.0.0.9")
-	for _, list := range [][]Address{{}, {on(1, "192.168.1.100/24")}, {peer, late(on(2, "2001:db8::1/64"), 2*time.Second), on(2, "fe80::1/128")}} {
+	for _, list := range [][]Address{{}, {on(1, "192.168.1.100/24")}, {late(peer, Never), late(on(2, "2001:db8::1/64"), 2*time.Second), on(2, "fe80::1/128")}} {
 		got, isAlive, err := parseLine(formatAddresses(list))
 		require.NoError(t, err)
 		assert.False(t, isAlive)
@@ -257,6 +257,18 @@ func TestSilenceReleasesEachInTime(t *testing.T) {
 			require.NoError(t, b.end())
 		})
 	}
+}
+
+func TestFencedIsReleasedAtTheEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fenced := late(a2, Never)
+		b := newBench(t, a1, fenced)
+		b.say(formatAddresses([]Address{a1, fenced}))
+		b.pass(10000 * lease)
+		assert.Equal(t, map[vip.Address]bool{a2.Address: true}, b.has())
+		require.NoError(t, b.end())
+		assert.Empty(t, b.has())
+	})
 }
 
 // A list is no sign of life: others than the event loop make it.
