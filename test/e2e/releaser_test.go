@@ -247,6 +247,9 @@ func TestReleaserHoldsNothing(t *testing.T) {
 		require.NoError(t, err)
 		return strings.Contains(string(status), fmt.Sprintf("CapEff:\t%016x\n", 1<<unix.CAP_NET_ADMIN))
 	})
+	status, err := os.ReadFile(proc + "/status")
+	require.NoError(t, err)
+	assert.Contains(t, string(status), "NoNewPrivs:\t1\n")
 	links, err := os.ReadDir(proc + "/fd")
 	require.NoError(t, err)
 	for _, l := range links {

@@ -69,13 +69,18 @@ func parseSettings(text string) (lease time.Duration, priority int, err error) {
 	return lease, priority, err
 }
 
-// dropCapabilities keeps what removes addresses, in every thread.
+// dropCapabilities keeps what removes addresses, in every thread. Another program
+// would not get the rest back, though the user is root.
 func dropCapabilities() error {
+	_, _, errno := syscall.AllThreadsSyscall6(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0, 0)
+	if errno != 0 {
+		return fmt.Errorf("give up new privileges: %w", errno)
+	}
 	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	var data [2]unix.CapUserData // the second is of capabilities above 31
 	data[0].Effective = 1 << unix.CAP_NET_ADMIN
 	data[0].Permitted = data[0].Effective
-	_, _, errno := syscall.AllThreadsSyscall(unix.SYS_CAPSET, uintptr(unsafe.Pointer(&header)), uintptr(unsafe.Pointer(&data[0])), 0)
+	_, _, errno = syscall.AllThreadsSyscall(unix.SYS_CAPSET, uintptr(unsafe.Pointer(&header)), uintptr(unsafe.Pointer(&data[0])), 0)
 	if errno != 0 {
 		return fmt.Errorf("keep CAP_NET_ADMIN alone: %w", errno)
 	}
