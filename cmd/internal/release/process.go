@@ -37,6 +37,9 @@ var ignored = []os.Signal{
 
 // Main is the releaser, in a process of its own: it reads from standard input.
 func Main(settings string, log *slog.Logger) error {
+	if info, err := os.Stdin.Stat(); err != nil || info.Mode()&os.ModeNamedPipe == 0 {
+		return fmt.Errorf("the environment has %s, which xvrrpd sets for the process that it starts: unset it", Environment)
+	}
 	signal.Ignore(ignored...)
 	_ = os.WriteFile("/proc/self/comm", []byte(name), 0)
 	lease, priority, err := parseSettings(settings)

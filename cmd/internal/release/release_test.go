@@ -10,6 +10,7 @@ import (
 	"maps"
 	"net"
 	"net/netip"
+	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -73,6 +74,20 @@ func TestSettings(t *testing.T) {
 		_, _, err := parseSettings(bad)
 		assert.Error(t, err, bad)
 	}
+}
+
+// Somebody may have set the environment variable that marks the releaser.
+func TestMainNeedsThePipe(t *testing.T) {
+	null, err := os.Open(os.DevNull)
+	require.NoError(t, err)
+	stdin := os.Stdin
+	defer func() {
+		os.Stdin = stdin
+		require.NoError(t, null.Close())
+	}()
+	os.Stdin = null
+	err = Main("1s,60", slog.New(slog.DiscardHandler))
+	assert.ErrorContains(t, err, "the environment has XVRRPD_RELEASER")
 }
 
 // bench is a releaser with a fake host, on the clock of a synctest bubble.
