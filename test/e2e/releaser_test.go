@@ -250,6 +250,7 @@ func TestReleaserHoldsNothing(t *testing.T) {
 	status, err := os.ReadFile(proc + "/status")
 	require.NoError(t, err)
 	assert.Contains(t, string(status), "NoNewPrivs:\t1\n")
+	assert.Regexp(t, `VmLck:\s+[1-9]`, string(status), "its memory is locked, as the daemon's is")
 	links, err := os.ReadDir(proc + "/fd")
 	require.NoError(t, err)
 	for _, l := range links {

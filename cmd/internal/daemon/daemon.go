@@ -112,7 +112,7 @@ func New(opts Options) (d *Daemon, err error) {
 	}
 	d.host.HeldUp = d.heldUp
 	process := &opts.Config.Process
-	d.releaser = release.NewKeeper(process.Lease, process.RTPriority, d.engine.Stats.Wakeups.Load, d.log)
+	d.releaser = release.NewKeeper(process.Lease, process.RTPriority, process.NoSwap, d.engine.Stats.Wakeups.Load, d.log)
 	d.state.addrs = realAddresses{d.host, d.releaser}
 	if d.watcher, err = vip.NewWatcher(d.news, d.lost); err != nil {
 		return d, err

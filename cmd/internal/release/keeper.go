@@ -45,12 +45,12 @@ type process struct {
 	ended chan error // of capacity 1
 }
 
-// NewKeeper returns a Keeper. progress grows while the event loop goes round;
-// priority is the real-time priority of a releaser, where that can be had.
-func NewKeeper(lease time.Duration, priority int, progress func() uint64, log *slog.Logger) *Keeper {
+// NewKeeper returns a Keeper. progress grows while the event loop goes round; a
+// releaser has a real-time priority and locked memory where they can be had.
+func NewKeeper(lease time.Duration, priority int, lockMemory bool, progress func() uint64, log *slog.Logger) *Keeper {
 	return &Keeper{
 		lease: lease, progress: progress, log: log, changed: make(chan struct{}, 1),
-		start: func() (*process, error) { return execute(lease, priority) },
+		start: func() (*process, error) { return execute(settings{lease, priority, lockMemory}) },
 	}
 }
 

@@ -20,9 +20,16 @@ import (
 	"github.com/xvrrp/xvrrp/vip"
 )
 
-// Environment marks the process that is the releaser. Its value is the lease and
-// the real-time priority.
+// Environment marks the process that is the releaser. Its value is its
+// settings.
 const Environment = "XVRRPD_RELEASER"
+
+// settings are what a releaser takes over from the daemon.
+type settings struct {
+	lease      time.Duration
+	priority   int // real-time
+	lockMemory bool
+}
 
 // name is that of the process, 15 bytes at most.
 const name = "xvrrpd-releaser"
@@ -36,40 +43,62 @@ var ignored = []os.Signal{
 }
 
 // Main is the releaser, in a process of its own: it reads from standard input.
-func Main(settings string, log *slog.Logger) error {
+func Main(text string, log *slog.Logger) error {
 	if info, err := os.Stdin.Stat(); err != nil || info.Mode()&os.ModeNamedPipe == 0 {
 		return fmt.Errorf("the environment has %s, which xvrrpd sets for the process that it starts: unset it", Environment)
 	}
 	signal.Ignore(ignored...)
 	_ = os.WriteFile("/proc/self/comm", []byte(name), 0)
-	lease, priority, err := parseSettings(settings)
+	set, err := parseSettings(text)
 	if err != nil {
 		return fmt.Errorf("settings of the releaser, %s: %w", Environment, err)
 	}
+	if set.lockMemory {
+		// Without CAP_IPC_LOCK the limit counts, and what is over it is not had.
+		if err := liftMemoryLimit(); err != nil {
+			set.lockMemory = false
+			log.Info("memory of the releaser is not locked: it may be swapped out", "err", err)
+		}
+	}
 	// As that of the daemon's threads, but for the event loop. The daemon has
 	// said what the host does not give.
-	_, _ = realtime.Prepare(realtime.Options{Priority: priority, PriorityRequired: true}, slog.New(slog.DiscardHandler))
+	_, _ = realtime.Prepare(realtime.Options{
+		Priority: set.priority, PriorityRequired: true, LockMemory: set.lockMemory,
+	}, slog.New(slog.DiscardHandler))
 	if err := dropCapabilities(); err != nil {
 		log.Info("the releaser keeps the capabilities of the daemon", "err", err)
 	}
-	r := Releaser{Lease: lease, Remove: vip.RemoveOurs, Log: log}
+	r := Releaser{Lease: set.lease, Remove: vip.RemoveOurs, Log: log}
 	return r.Run(os.Stdin)
 }
 
-func formatSettings(lease time.Duration, priority int) string {
-	return lease.String() + "," + strconv.Itoa(priority)
+// liftMemoryLimit makes all memory that there will be lockable.
+func liftMemoryLimit() error {
+	none := unix.Rlimit{Cur: unix.RLIM_INFINITY, Max: unix.RLIM_INFINITY}
+	if err := unix.Setrlimit(unix.RLIMIT_MEMLOCK, &none); err != nil {
+		return fmt.Errorf("lift the limit on locked memory: %w", err)
+	}
+	return nil
 }
 
-func parseSettings(text string) (lease time.Duration, priority int, err error) {
-	first, second, _ := strings.Cut(text, ",")
-	if lease, err = time.ParseDuration(first); err != nil {
-		return 0, 0, err
+func (s settings) String() string { return fmt.Sprintf("%s,%d,%t", s.lease, s.priority, s.lockMemory) }
+
+func parseSettings(text string) (s settings, err error) {
+	words := strings.Split(text, ",")
+	if len(words) != 3 {
+		return s, fmt.Errorf("%d words", len(words))
 	}
-	if lease <= 0 {
-		return 0, 0, fmt.Errorf("lease of %v", lease)
+	if s.lease, err = time.ParseDuration(words[0]); err != nil {
+		return s, err
 	}
-	priority, err = strconv.Atoi(second)
-	return lease, priority, err
+	if s.lease <= 0 {
+		return s, fmt.Errorf("lease of %v", s.lease)
+	}
+	if s.priority, err = strconv.Atoi(words[1]); err != nil {
+		return s, err
+	}
+	s.lockMemory, err = strconv.ParseBool(words[2])
+	return s, err
 }
 
 // dropCapabilities keeps what removes addresses, in every thread. Another program
@@ -92,7 +121,7 @@ func dropCapabilities() error {
 
 // execute starts this program again, with the same options, so that it logs to
 // where the daemon does.
-func execute(lease time.Duration, priority int) (*process, error) {
+func execute(s settings) (*process, error) {
 	r, w, err := os.Pipe()
 	if err != nil {
 		return nil, fmt.Errorf("make a pipe for the releaser: %w", err)
@@ -100,7 +129,7 @@ func execute(lease time.Duration, priority int) (*process, error) {
 	// Not by its path: there may be another version by now.
 	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
 	cmd.Args[0] = name
-	cmd.Env = append(os.Environ(), Environment+"="+formatSettings(lease, priority))
+	cmd.Env = append(os.Environ(), Environment+"="+s.String())
 	cmd.Stdin, cmd.Stderr = r, os.Stderr
 	// What is sent to the daemon's process group is not for the releaser.
 	cmd.SysProcAttr = &unix.SysProcAttr{Setsid: true}

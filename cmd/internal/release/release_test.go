@@ -66,12 +66,15 @@ func TestLines(t *testing.T) {
 }
 
 func TestSettings(t *testing.T) {
-	l, priority, err := parseSettings(formatSettings(1500*time.Millisecond, 60))
-	require.NoError(t, err)
-	assert.Equal(t, 1500*time.Millisecond, l)
-	assert.Equal(t, 60, priority)
-	for _, bad := range []string{"", "1s", "1s,", "x,60", "0s,60", "-1s,60", "1s,60,"} {
-		_, _, err := parseSettings(bad)
+	for _, s := range []settings{{1500 * time.Millisecond, 60, true}, {time.Minute, 0, false}} {
+		got, err := parseSettings(s.String())
+		require.NoError(t, err)
+		assert.Equal(t, s, got)
+	}
+	for _, bad := range []string{
+		"", "1s", "1s,", "1s,60", "1s,60,", "x,60,true", "0s,60,true", "-1s,60,true", "1s,60,x", "1s,,true", "1s,60,true,",
+	} {
+		_, err := parseSettings(bad)
 		assert.Error(t, err, bad)
 	}
 }
@@ -86,7 +89,7 @@ func TestMainNeedsThePipe(t *testing.T) {
 		require.NoError(t, null.Close())
 	}()
 	os.Stdin = null
-	err = Main("1s,60", slog.New(slog.DiscardHandler))
+	err = Main("1s,60,true", slog.New(slog.DiscardHandler))
 	assert.ErrorContains(t, err, "the environment has XVRRPD_RELEASER")
 }
 
@@ -446,7 +449,7 @@ type fakeReleaser struct {
 
 func newKeeperBench(t *testing.T) *keeperBench {
 	b := &keeperBench{started: make(chan *fakeReleaser, 1), ended: make(chan error, 1)}
-	b.Keeper = NewKeeper(lease, 60, b.progress.Load, slog.New(slog.NewTextHandler(&b.log, nil)))
+	b.Keeper = NewKeeper(lease, 60, true, b.progress.Load, slog.New(slog.NewTextHandler(&b.log, nil)))
 	b.start = func() (*process, error) {
 		if b.refuse.Load() {
 			return nil, unix.EAGAIN
