@@ -336,15 +336,18 @@ type there struct {
 	message []byte
 }
 
-// is reports whether the kernel takes a for this address.
-func (f *there) is(a Address) bool {
-	network := func(a Address) netip.Prefix {
-		if a.Peer.IsValid() {
-			return netip.PrefixFrom(a.Peer, a.Prefix.Bits()).Masked()
-		}
-		return a.Prefix.Masked()
+// identity is what makes an address another one for the kernel.
+type identity struct {
+	ifindex         int
+	prefix, network netip.Prefix
+}
+
+func (a Address) identity() identity {
+	of := a.Prefix
+	if a.Peer.IsValid() {
+		of = netip.PrefixFrom(a.Peer, of.Bits())
 	}
-	return f.Ifindex == a.Ifindex && f.Prefix == a.Prefix && network(f.Address) == network(a)
+	return identity{a.Ifindex, a.Prefix, of.Masked()}
 }
 
 func remove(list []Address, removable func(Found) bool) (removed []Address, err error) {
@@ -360,12 +363,15 @@ func remove(list []Address, removable func(Found) bool) (removed []Address, err 
 	if err != nil {
 		return nil, err
 	}
+	found := map[identity]Found{}
+	for _, f := range before {
+		found[f.identity()] = f.Found
+	}
 	var msgs [][]byte
 	var sent []Address
 	for _, a := range list {
-		n := slices.IndexFunc(before, func(f there) bool { return f.is(a) })
-		if n >= 0 && removable(before[n].Found) {
-			before = slices.Delete(before, n, n+1)
+		if f, ok := found[a.identity()]; ok && removable(f) {
+			delete(found, a.identity())
 			msgs = append(msgs, a.message(unix.RTM_DELADDR, 0))
 			sent = append(sent, a)
 		}
@@ -382,7 +388,11 @@ func remove(list []Address, removable func(Found) bool) (removed []Address, err 
 			errs = append(errs, fmt.Errorf("remove address %s: %w", sent[i].Prefix, err))
 		}
 	})
-	return removed, errors.Join(append(errs, err, rt.putBack(sent, before))...)
+	keep := slices.DeleteFunc(before, func(f there) bool {
+		_, ok := found[f.identity()]
+		return !ok
+	})
+	return removed, errors.Join(append(errs, err, rt.putBack(sent, keep))...)
 }
 
 // there lists the addresses of the interfaces that addresses are on.
@@ -419,10 +429,14 @@ func (r *rtnetlink) putBack(removed []Address, before []there) error {
 	if err != nil {
 		return err
 	}
+	stayed := map[identity]bool{}
+	for _, f := range now {
+		stayed[f.identity()] = true
+	}
 	var msgs [][]byte
 	var gone []there
 	for _, f := range before {
-		if !slices.ContainsFunc(now, func(g there) bool { return g.is(f.Address) }) {
+		if !stayed[f.identity()] {
 			binary.NativeEndian.PutUint32(f.message, uint32(len(f.message)))
 			msgs = append(msgs, f.message)
 			gone = append(gone, f)
