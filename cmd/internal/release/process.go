@@ -54,17 +54,13 @@ func Main(text string, log *slog.Logger) error {
 		return fmt.Errorf("settings of the releaser, %s: %w", Environment, err)
 	}
 	if set.lockMemory {
-		// Without CAP_IPC_LOCK the limit counts, and what is over it is not had.
-		if err := liftMemoryLimit(); err != nil {
-			set.lockMemory = false
+		if err := lockMemory(); err != nil {
 			log.Info("memory of the releaser is not locked: it may be swapped out", "err", err)
 		}
 	}
 	// As that of the daemon's threads, but for the event loop. The daemon has
 	// said what the host does not give.
-	_, _ = realtime.Prepare(realtime.Options{
-		Priority: set.priority, PriorityRequired: true, LockMemory: set.lockMemory,
-	}, slog.New(slog.DiscardHandler))
+	_, _ = realtime.Prepare(realtime.Options{Priority: set.priority, PriorityRequired: true}, slog.New(slog.DiscardHandler))
 	if err := dropCapabilities(); err != nil {
 		log.Info("the releaser keeps the capabilities of the daemon", "err", err)
 	}
@@ -72,13 +68,15 @@ func Main(text string, log *slog.Logger) error {
 	return r.Run(os.Stdin)
 }
 
-// liftMemoryLimit makes all memory that there will be lockable.
-func liftMemoryLimit() error {
+// lockMemory locks what there is, as it is used, and what comes later if there is
+// no limit on that: without CAP_IPC_LOCK an allocation beyond one would fail.
+func lockMemory() error {
+	how := unix.MCL_CURRENT | unix.MCL_ONFAULT
 	none := unix.Rlimit{Cur: unix.RLIM_INFINITY, Max: unix.RLIM_INFINITY}
-	if err := unix.Setrlimit(unix.RLIMIT_MEMLOCK, &none); err != nil {
-		return fmt.Errorf("lift the limit on locked memory: %w", err)
+	if unix.Setrlimit(unix.RLIMIT_MEMLOCK, &none) == nil {
+		how |= unix.MCL_FUTURE
 	}
-	return nil
+	return unix.Mlockall(how)
 }
 
 func (s settings) String() string { return fmt.Sprintf("%s,%d,%t", s.lease, s.priority, s.lockMemory) }
