@@ -88,8 +88,9 @@ func (s *State) Retired(id Identity) { delete(s.Leaving, id) }
 
 // Diff returns the steps from what there is to what is wanted that can be done
 // now, in order. Some wait for others: a router that is to be replaced for the
-// next Diff after it has retired, a port for its last router. When nothing is
-// left to do and nothing is Leaving, have is want.
+// next Diff after it has retired, a port for its last router, and one with
+// another name of an open interface for that to be closed. When nothing is left
+// to do and nothing is Leaving, have is want.
 func Diff(have, want *State) []Step {
 	var steps []Step
 	add := func(s Step) { steps = append(steps, s) }
@@ -111,6 +112,7 @@ func Diff(have, want *State) []Step {
 		w := want.Ports[key]
 		h, ok := have.Ports[key]
 		switch {
+		case !ok && have.occupied(key):
 		case !ok:
 			add(OpenPort{key, w})
 		case !reflect.DeepEqual(h, w):
@@ -121,7 +123,7 @@ func Diff(have, want *State) []Step {
 		w := want.Routers[id]
 		h, ok := have.Routers[id]
 		switch {
-		case have.Leaving[id]:
+		case have.Leaving[id] || !ok && have.occupied(id.Port):
 		case !ok:
 			add(StartRouter{id, w})
 		case h.becomes(&w) && !reflect.DeepEqual(h, w):
@@ -139,6 +141,17 @@ func Diff(have, want *State) []Step {
 // becomes reports whether a router can be changed into another in place.
 func (r *Router) becomes(w *Router) bool {
 	return r.Config.SameIdentity(w.Config) && r.Idle == w.Idle
+}
+
+// occupied reports whether a port is open that is the same interface under
+// another name: to close it later would take the programs off both.
+func (s *State) occupied(key PortKey) bool {
+	for k := range s.Ports {
+		if k.Ifindex == key.Ifindex && k != key {
+			return true
+		}
+	}
+	return false
 }
 
 // uses reports whether a router is on the port.

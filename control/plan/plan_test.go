@@ -283,11 +283,15 @@ func (w world) conf() string {
 
 func (w world) facts() *plan.Facts {
 	var links []plan.Link
-	for n := range 3 {
+	names := []int{0, 1, 2}
+	if w.IntN(4) == 0 { // they are renamed
+		names = w.Perm(len(names))
+	}
+	for n, name := range names {
 		if w.IntN(5) == 0 {
 			continue
 		}
-		l := link(10*(1+w.IntN(2))+n, fmt.Sprintf("eth%d", n))
+		l := link(10*(1+w.IntN(2))+n, fmt.Sprintf("eth%d", name))
 		l.Up = w.IntN(5) > 0
 		if w.IntN(3) == 0 {
 			l.Kind = "veth"
@@ -324,6 +328,11 @@ func (w world) converge(have, want *plan.State, failures int) *plan.State {
 			}
 			if start, ok := s.(plan.StartRouter); ok {
 				require.False(w.t, have.Leaving[start.ID], "it starts beside the one that leaves")
+			}
+			if open, ok := s.(plan.OpenPort); ok {
+				for key := range have.Ports {
+					require.NotEqual(w.t, open.Key.Ifindex, key.Ifindex, "it is open under another name")
+				}
 			}
 			have.Apply(s)
 		}
@@ -396,6 +405,16 @@ func TestDiffTouchesOnlyWhatChanged(t *testing.T) {
 			plan.NewFacts([]plan.Link{facts.Links[0], link(7, "eth1", "10.1.0.1/24")}), []string{
 				"plan.StopRouter " + fmt.Sprint(id("eth1", 3, 52)), "plan.OpenPort {eth1 7}",
 				"plan.StartRouter " + fmt.Sprint(id("eth1", 7, 52))},
+		},
+		{
+			"an interface was renamed", a + strings.Replace(b, "interface eth1", "interface eth2", 1),
+			plan.NewFacts([]plan.Link{facts.Links[0], link(3, "eth2", "10.1.0.1/24")}),
+			[]string{"plan.StopRouter " + fmt.Sprint(id("eth1", 3, 52))},
+		},
+		{
+			"interfaces swapped their names", a + b,
+			plan.NewFacts([]plan.Link{link(3, "eth0", "10.0.0.1/24"), link(2, "eth1", "10.1.0.1/24")}), []string{
+				"plan.StopRouter " + fmt.Sprint(id("eth0", 2, 51)), "plan.StopRouter " + fmt.Sprint(id("eth1", 3, 52))},
 		},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

@@ -46,11 +46,15 @@ func (d dice) file() string {
 
 func (d dice) links() []plan.Link {
 	var links []plan.Link
-	for n := range 3 {
+	names := []int{0, 1, 2}
+	if d.IntN(4) == 0 { // they are renamed
+		names = d.Perm(len(names))
+	}
+	for n, name := range names {
 		if d.IntN(5) == 0 {
 			continue
 		}
-		l := link(10*(1+d.IntN(2))+n, fmt.Sprintf("eth%d", n))
+		l := link(10*(1+d.IntN(2))+n, fmt.Sprintf("eth%d", name))
 		l.Up = d.IntN(5) > 0
 		for a := range d.IntN(3) {
 			l.Addrs = append(l.Addrs, plan.Addr{

@@ -374,6 +374,32 @@ func TestInterfaceIsBackAtOnce(t *testing.T) {
 	}
 }
 
+// An interface that was renamed is another port, which is opened when the old
+// one is closed: the loader knows both by one index, so the close would take the
+// programs of the new one away.
+func TestInterfaceIsRenamed(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		conf := instance("A", "lan0", 51, 100, "10.0.0.100/24")
+		before, after := eth0, eth0
+		before.AltNames, after.AltNames = []string{"lan0"}, []string{"lan0"}
+		after.Name = "eth7"
+		b := newBench(t, conf, before).start()
+		b.slow = func(*engine.Router) bool { return true }
+		b.take()
+		b.news(after)
+		assert.Equal(t, []string{"batch"}, b.take(), "a master serves until it has left")
+		b.slow = func(*engine.Router) bool { return false }
+		b.retire()
+		steps := b.take()
+		closed, opened := slices.Index(steps, "close eth0"), slices.Index(steps, "open eth7")
+		require.GreaterOrEqual(t, closed, 0, steps)
+		assert.Greater(t, opened, closed, steps)
+		assert.Nil(t, b.port("eth0"))
+		b.sameAsFresh()
+		require.NoError(t, b.leaves())
+	})
+}
+
 // A program that something took off is put back; where that fails, the
 // interface is opened again.
 func TestProgramTakenOff(t *testing.T) {
