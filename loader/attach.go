@@ -60,7 +60,7 @@ type port struct {
 type attachment interface {
 	Update(*ebpf.Program) error
 	Info() (*link.Info, error)
-	Pin(string) error
+	object
 	Close() error
 }
 

@@ -334,6 +334,62 @@ func TestPinsAreReclaimed(t *testing.T) {
 	require.NoError(t, reclaim(filepath.Join(root, "nothing")))
 }
 
+// Two daemons of one network namespace that are told of the same folder do not
+// share it, and each finds its own again after a crash, whoever comes first.
+func TestPinsOfTwoDaemons(t *testing.T) {
+	dir := pinDir(t)
+	ports := namespace(t, "one", "two")
+	start := func(n int) *Collection {
+		c, err := Load(Options{Routers: 2, PinDir: dir, Ifindex: ports[n]})
+		require.NoError(t, err)
+		_, err = c.Attach(Port{Ifindex: ports[n], Ifname: "port", Modes: []Mode{ModeGeneric}})
+		require.NoError(t, err)
+		return c
+	}
+	id := func(c *Collection, n int) link.ID {
+		return linkID(t, filepath.Join(c.PinDir(), linkPin(ModeGeneric, ports[n])))
+	}
+	one, two := start(0), start(1)
+	assert.Equal(t, dir, one.PinDir())
+	assert.Equal(t, dir+"~2", two.PinDir())
+	folders, ids := []string{one.PinDir(), two.PinDir()}, []link.ID{id(one, 0), id(two, 1)}
+	require.NoError(t, reclaim(filepath.Dir(dir)))
+	require.NoError(t, one.release())
+	require.NoError(t, two.release())
+
+	two, one = start(1), start(0)
+	assert.Equal(t, folders, []string{one.PinDir(), two.PinDir()})
+	assert.Equal(t, ids, []link.ID{id(one, 0), id(two, 1)}, "taken over")
+	require.NoError(t, one.Close())
+	assert.NoDirExists(t, folders[0])
+	assert.Equal(t, ids[1], id(two, 1))
+
+	// Somebody removes the folder: the next link makes it again.
+	require.NoError(t, os.RemoveAll(folders[1]))
+	_, err := two.Attach(Port{Ifindex: ports[1], Ifname: "two", Modes: []Mode{ModeGeneric}})
+	require.NoError(t, err)
+	id(two, 1)
+	for _, name := range []string{"lease", "prog-xdp"} {
+		assert.FileExists(t, filepath.Join(folders[1], name))
+	}
+	require.NoError(t, two.Close())
+	assert.NoDirExists(t, folders[1])
+}
+
+// A folder in which a daemon was killed before it pinned anything goes; that of
+// one that lives stays.
+func TestEmptyFolders(t *testing.T) {
+	root := pinDir(t)
+	lives, dead := filepath.Join(root, "lives"), filepath.Join(root, "dead")
+	c := loadPinned(t, lives)
+	require.NoError(t, os.MkdirAll(dead, 0o700))
+	require.NoError(t, reclaim(root))
+	assert.DirExists(t, lives)
+	assert.NoDirExists(t, dead)
+	require.NoError(t, c.Close())
+	assert.NoDirExists(t, lives)
+}
+
 // The version before had a folder for each interface. Its links are taken over
 // by the first start after an upgrade, or go with their interface.
 func TestPinsOfTheVersionBefore(t *testing.T) {

@@ -28,9 +28,13 @@ type Options struct {
 	Ports int
 	// Version of the daemon, for whoever reads the maps.
 	Version string
-	// PinDir is the folder for pins; none are made if it is empty.
+	// PinDir is the folder for pins; none are made if it is empty. If another
+	// daemon has it, a folder beside it is used.
 	PinDir string
-	Log    *slog.Logger
+	// Ifindex is that of an interface that will be attached to. Of several
+	// folders that daemons left, it tells which one is a predecessor's.
+	Ifindex int
+	Log     *slog.Logger
 }
 
 const (
@@ -118,12 +122,12 @@ func load(opts Options, testClock bool) (c *Collection, err error) {
 	if err := rlimit.RemoveMemlock(); err != nil {
 		return nil, fmt.Errorf("raise the locked-memory limit: %w: %w", ErrUnsupported, err)
 	}
-	was, err := openPins(opts.PinDir)
+	folder, err := openPins(opts.PinDir, opts.Ifindex)
 	if err != nil {
 		return nil, err
 	}
 	c = &Collection{
-		log: opts.Log, pins: was, ingress: map[string]*ingress{},
+		log: opts.Log, pins: folder, ingress: map[string]*ingress{},
 		roles: make([]Role, opts.Routers), live: make([]bool, opts.Routers),
 		ids: map[rxXvrrpId]RouterID{}, vips: map[rxXvrrpAddress]RouterID{},
 		locals: map[rxXvrrpAddress]rxXvrrpLocal{}, ports: map[int]*port{},
@@ -311,6 +315,9 @@ func (c *Collection) watchExit() error {
 	return nil
 }
 
+// PinDir returns the folder for pins; it is empty if none are made.
+func (c *Collection) PinDir() string { return c.pins.dir }
+
 // Close detaches the programs and removes the pins: the clean stop.
 func (c *Collection) Close() error {
 	c.mu.Lock()
@@ -354,7 +361,7 @@ func (c *Collection) release() error {
 		c.coll.Close()
 		c.coll = nil
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, c.pins.release())...)
 }
 
 // putName writes a C string, cut if it is too long.

@@ -12,7 +12,8 @@
 // outlive a crashed daemon; the next one takes each pinned link over by link
 // update, without a moment in which the interface has no program and without
 // the link flap that detaching causes on real drivers. [Collection.Close] is
-// the clean stop: it detaches and removes the pins.
+// the clean stop: it detaches and removes the pins. A daemon locks its folder;
+// another one with the same name has the folder with ~2 behind it, and so on.
 //
 // # Identity
 //

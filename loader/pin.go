@@ -24,8 +24,9 @@ const BPFFS = "/sys/fs/bpf"
 var pinRoot = filepath.Join(BPFFS, "xvrrp")
 
 // PinDir returns the folder of a daemon's pins: one for each network namespace,
-// and for each instance of the daemon in it; the instance may be empty. The BPF
-// file system allows no dot in a name.
+// and for each instance of the daemon in it; the instance may be empty. Daemons
+// that have the same one keep apart: see Options.PinDir. The BPF file system
+// allows no dot in a name.
 func PinDir(netns uint64, instance string) string {
 	name := strconv.FormatUint(netns, 10)
 	if instance != "" {
@@ -49,17 +50,115 @@ func reclaim(root string) error {
 	}
 	var errs []error
 	for _, dir := range dirs {
-		p := pins{dir: filepath.Join(root, dir.Name())}
-		for _, former := range formerPins(p.dir) {
-			if former.orphaned() {
-				errs = append(errs, former.remove())
-			}
-		}
-		if p.orphaned() {
-			errs = append(errs, p.remove())
-		}
+		errs = append(errs, reclaimFolder(filepath.Join(root, dir.Name())))
 	}
 	return errors.Join(errs...)
+}
+
+// reclaimFolder is reclaim for the folder of one daemon.
+func reclaimFolder(dir string) error {
+	lock, err := tryLock(dir)
+	if lock == nil || err != nil {
+		return ignore(err, errInUse, fs.ErrNotExist)
+	}
+	defer lock.Close()
+	var errs []error
+	for _, former := range formerPins(dir) {
+		if former.orphaned() {
+			errs = append(errs, former.removeAll())
+		}
+	}
+	if p := (pins{dir: dir}); p.orphaned() {
+		errs = append(errs, p.removeAll())
+	}
+	_ = os.Remove(dir) // if it is empty: a daemon was killed before it pinned
+	return errors.Join(errs...)
+}
+
+// ignore returns an error, unless it is one of some.
+func ignore(err error, some ...error) error {
+	for _, e := range some {
+		if errors.Is(err, e) {
+			return nil
+		}
+	}
+	return err
+}
+
+// errInUse means that another daemon, which lives, has a folder.
+var errInUse = errors.New("another daemon uses it")
+
+// claim locks a folder for pins, which this daemon then has for itself: dir, or
+// one beside it if another daemon has that. One that holds pins of an interface
+// is that of a predecessor, and taken before the others.
+func claim(dir string, ifindex int) (string, *os.File, error) {
+	if found, _ := filepath.Glob(dir + "*/*-" + strconv.Itoa(ifindex)); ifindex != 0 {
+		for _, pin := range found {
+			was := filepath.Dir(pin)
+			if was != dir && !strings.HasPrefix(was, dir+beside) {
+				continue // of another instance
+			}
+			if lock, err := lockFolder(was); !errors.Is(err, errInUse) {
+				return was, lock, err
+			}
+		}
+	}
+	name := dir
+	for n := 2; ; n++ {
+		lock, err := lockFolder(name)
+		if !errors.Is(err, errInUse) {
+			return name, lock, err
+		}
+		name = dir + beside + strconv.Itoa(n)
+	}
+}
+
+// beside is between the name of a folder that is taken and a number.
+const beside = "~"
+
+// lockFolder makes a folder if it is missing, and locks it. The kernel drops the
+// lock with the process.
+func lockFolder(dir string) (*os.File, error) {
+	for {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return nil, fmt.Errorf("make pin folder: %w", err)
+		}
+		lock, err := tryLock(dir)
+		if lock != nil || err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return lock, err
+		}
+	}
+}
+
+// tryLock returns nil without an error if the folder was removed before the lock
+// was had.
+func tryLock(dir string) (*os.File, error) {
+	f, err := os.Open(dir)
+	if err != nil {
+		return nil, fmt.Errorf("open pin folder: %w", err)
+	}
+	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	if err == nil && isAt(f, dir) {
+		return f, nil
+	}
+	_ = f.Close()
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		return nil, fmt.Errorf("lock pin folder %s: %w", dir, errInUse)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("lock pin folder %s: %w", dir, err)
+	}
+	return nil, nil
+}
+
+// isAt reports whether an open folder is the one at a path.
+func isAt(f *os.File, path string) bool {
+	have, err := f.Stat()
+	if err != nil {
+		return false
+	}
+	there, err := os.Lstat(path)
+	return err == nil && os.SameFile(have, there)
 }
 
 // formerPins returns what the version before made, which had a folder for each
@@ -90,9 +189,6 @@ func (p pins) takeFormer(ifindex int) error {
 			if pinnedOn(path) != ifindex {
 				continue
 			}
-			if err := os.MkdirAll(p.dir, 0o700); err != nil {
-				return fmt.Errorf("make pin folder: %w", err)
-			}
 			name := filepath.Base(path) + "-" + strconv.Itoa(ifindex)
 			if err := p.drop(name); err != nil {
 				return err
@@ -105,7 +201,7 @@ func (p pins) takeFormer(ifindex int) error {
 		if len(former.links()) > 0 {
 			continue // of another interface
 		}
-		if err := former.remove(); err != nil {
+		if err := former.removeAll(); err != nil {
 			return err
 		}
 	}
@@ -196,29 +292,70 @@ func egressPin(ifindex int) string { return egressPrefix + strconv.Itoa(ifindex)
 // that nothing is pinned.
 type pins struct {
 	dir   string
-	names map[string]bool // what is there
+	lock  *os.File        // on dir
+	names map[string]bool // what is there: ours, and what a predecessor left
 	// former are the folders of the version before in this network namespace.
 	former []pins
 }
 
-// openPins reads what a predecessor left: with many interfaces it takes its time
-// to ask the file system for each.
-func openPins(dir string) (pins, error) {
-	p := pins{dir: dir, names: map[string]bool{}}
+// openPins claims a folder and reads what a predecessor left in it: with many
+// interfaces it takes its time to ask the file system for each.
+func openPins(dir string, ifindex int) (p pins, err error) {
 	if dir == "" {
-		return p, nil
+		return pins{names: map[string]bool{}}, nil
 	}
-	// The version before did not tell instances of the daemon apart.
+	if p.dir, p.lock, err = claim(dir, ifindex); err != nil {
+		return pins{}, err
+	}
+	if err := p.list(); err != nil {
+		return pins{}, errors.Join(err, p.lock.Close())
+	}
+	// The version before did not tell daemons of a namespace apart.
 	netns, _, _ := strings.Cut(filepath.Base(dir), "-")
 	p.former = formerPins(filepath.Join(filepath.Dir(dir), netns))
-	entries, err := os.ReadDir(dir)
+	return p, nil
+}
+
+// list notes what is in the folder. Folders in it are of the version before, and
+// of another interface.
+func (p *pins) list() error {
+	p.names = map[string]bool{}
+	entries, err := os.ReadDir(p.dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return p, fmt.Errorf("list pins: %w", err)
+		return fmt.Errorf("list pins: %w", err)
 	}
 	for _, e := range entries {
-		p.names[e.Name()] = true
+		if !e.IsDir() {
+			p.names[e.Name()] = true
+		}
 	}
-	return p, nil
+	return nil
+}
+
+// hold makes the folder again if somebody removed it: then all pins are gone.
+// It reports whether they are.
+func (p *pins) hold() (anew bool, err error) {
+	if isAt(p.lock, p.dir) {
+		return false, nil
+	}
+	lock, err := lockFolder(p.dir)
+	if err != nil {
+		return false, err
+	}
+	_ = p.lock.Close()
+	p.lock = lock
+	return true, p.list()
+}
+
+// release lets another daemon have the folder, which goes if nothing is in it.
+func (p *pins) release() error {
+	if p.lock == nil {
+		return nil
+	}
+	_ = os.Remove(p.dir)
+	err := p.lock.Close()
+	p.lock = nil
+	return err
 }
 
 // adopt returns the link that a predecessor pinned, if it still belongs to the
@@ -294,9 +431,16 @@ func (p pins) drop(name string) error {
 	return nil
 }
 
+// object is what can be pinned.
+type object interface {
+	Pin(string) error
+	Unpin() error
+}
+
 // replace pins an object, in place of a predecessor's.
-func (p pins) replace(name string, object interface{ Pin(string) error }) error {
-	if err := p.drop(name); err != nil {
+func (p pins) replace(name string, object object) error {
+	// The library remembers a pin that somebody removed.
+	if err := errors.Join(p.drop(name), object.Unpin()); err != nil {
 		return err
 	}
 	path := filepath.Join(p.dir, name)
@@ -309,11 +453,15 @@ func (p pins) replace(name string, object interface{ Pin(string) error }) error 
 
 // save pins the links and the program of a port, and with the first of all ports
 // the rest in place of a predecessor's.
-func (p pins) save(c *Collection, at *port) error {
+func (p *pins) save(c *Collection, at *port) error {
 	if p.dir == "" {
 		return nil
 	}
-	if !c.pinned {
+	anew, err := p.hold()
+	if err != nil {
+		return err
+	}
+	if !c.pinned || anew {
 		if err := p.saveAll(c); err != nil {
 			return err
 		}
@@ -338,16 +486,16 @@ func (p pins) save(c *Collection, at *port) error {
 }
 
 func (p pins) saveAll(c *Collection) error {
-	if err := os.MkdirAll(p.dir, 0o700); err != nil {
-		return fmt.Errorf("make pin folder: %w", err)
-	}
 	// Those of the modes come with the first port that uses one.
 	for _, name := range []string{programXDP, programTCX} {
 		if err := p.drop(progPrefix + name); err != nil {
 			return err
 		}
+		if prog := c.ingress[name]; prog != nil {
+			prog.pinned = false
+		}
 	}
-	objects := map[string]interface{ Pin(string) error }{progPrefix + "egress": c.egress}
+	objects := map[string]object{progPrefix + "egress": c.egress}
 	for name, m := range c.maps {
 		if name != "scratch" && !strings.HasPrefix(name, ".") {
 			objects[name] = m
@@ -361,24 +509,26 @@ func (p pins) saveAll(c *Collection) error {
 	return nil
 }
 
+// remove removes the pins that this Collection made or found.
 func (p pins) remove() error {
 	if p.dir == "" {
 		return nil
 	}
-	entries, err := os.ReadDir(p.dir)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("list pins: %w", err)
-	}
-	for _, e := range entries {
-		if e.IsDir() {
-			continue // of the version before, and another interface
-		}
-		if err := os.Remove(filepath.Join(p.dir, e.Name())); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("remove pins: %w", err)
+	for name := range p.names {
+		if err := p.drop(name); err != nil {
+			return err
 		}
 	}
 	// The folder of all daemons goes with the last of them.
 	_ = os.Remove(p.dir)
 	_ = os.Remove(filepath.Dir(p.dir))
 	return nil
+}
+
+// removeAll removes what a daemon left that has ended.
+func (p pins) removeAll() error {
+	if err := p.list(); err != nil {
+		return err
+	}
+	return p.remove()
 }

@@ -321,6 +321,7 @@ func TestInterfaceOfAnotherDaemon(t *testing.T) {
 	s.is(t, n, "B", "MASTER")
 	other.Signal(unix.SIGTERM)
 	require.NoError(t, other.Wait(10*time.Second))
+	assert.FileExists(t, pinned(n, "lease"), "each has pins of its own")
 	s.serves(t, n, ka1)
 	s.File("a.conf", conf(b))
 	n.Ctl("reload")

@@ -33,7 +33,6 @@ type Plane struct {
 	Room     Room
 
 	kernel *loader.Collection // nil until the first port wants a program
-	pins   string
 }
 
 // Port is an open interface. The event loop has Engine; the rest is for one
@@ -135,14 +134,14 @@ func programs(modes []plan.Mode) (out []loader.Mode, fallback bool) {
 // open puts the program on an interface, and first into its maps what it has to
 // know there.
 func (d *Plane) open(out *Port, p *plan.Port, routers []Router) error {
-	if err := d.load(); err != nil {
+	if err := d.load(out.Engine.Ifindex); err != nil {
 		return err
 	}
 	ifindex := out.Engine.Ifindex
 	if err := d.kernel.SetLocals(ifindex, locals(p)); err != nil {
 		return d.Room.explain(err)
 	}
-	out.Pins, out.kernel, out.Engine.Kernel = d.pins, &Kernel{d.kernel, ifindex}, d.kernel
+	out.Pins, out.kernel, out.Engine.Kernel = d.kernel.PinDir(), &Kernel{d.kernel, ifindex}, d.kernel
 	for _, r := range routers {
 		// One without room does not keep the others from being served.
 		_ = out.SetRouter(r.ID, r.At, r.Plan)
@@ -159,7 +158,7 @@ func (d *Plane) open(out *Port, p *plan.Port, routers []Router) error {
 }
 
 // load loads the programs when the first port wants them.
-func (d *Plane) load() (err error) {
+func (d *Plane) load(ifindex int) (err error) {
 	if d.kernel != nil {
 		return nil
 	}
@@ -172,9 +171,8 @@ func (d *Plane) load() (err error) {
 	}
 	d.kernel, err = loader.Load(loader.Options{
 		Routers: d.Room.Routers, Ports: d.Room.Ports, Addresses: d.Room.Addresses,
-		Version: d.Version, PinDir: pins, Log: d.Log,
+		Version: d.Version, PinDir: pins, Ifindex: ifindex, Log: d.Log,
 	})
-	d.pins = pins
 	return err
 }
 

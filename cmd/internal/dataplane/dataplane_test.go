@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"runtime"
 	"sync/atomic"
 	"testing"
@@ -166,6 +167,7 @@ func TestFenceStaysClosedOverARestart(t *testing.T) {
 	defer func() { assert.NoError(t, dead.Close()) }() // until then it holds its links, as its pins do
 	dead.kernel.SetRole(0, loader.RoleMaster)          // and renews no lease
 
+	unlock(t, dead.kernel.PinDir())
 	asker := s.ask(t)
 	require.Eventually(t, func() bool { return dead.kernel.Fence(0, clock.Now()).Active }, 10*time.Second, time.Millisecond)
 	asker.more(t)
@@ -186,6 +188,21 @@ func TestFenceStaysClosedOverARestart(t *testing.T) {
 	assert.Zero(t, asker.answers.Load())
 	next.kernel.LiftFences()
 	require.Eventually(t, func() bool { return asker.answers.Load() > 0 }, 10*time.Second, time.Millisecond)
+}
+
+// unlock puts the pins of a daemon into a new folder of the same name, which is
+// not locked: as if the daemon had died.
+func unlock(t *testing.T, dir string) {
+	t.Helper()
+	was := dir + "-was"
+	require.NoError(t, os.Rename(dir, was))
+	require.NoError(t, os.Mkdir(dir, 0o700))
+	entries, err := os.ReadDir(was)
+	require.NoError(t, err)
+	for _, e := range entries {
+		require.NoError(t, os.Rename(filepath.Join(was, e.Name()), filepath.Join(dir, e.Name())))
+	}
+	require.NoError(t, os.Remove(was))
 }
 
 // asker asks for the address without a pause, and is the other master.
