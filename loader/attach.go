@@ -5,6 +5,7 @@ package loader
 import (
 	"errors"
 	"fmt"
+	"runtime"
 	"unsafe"
 
 	"github.com/cilium/ebpf"
@@ -50,10 +51,11 @@ type port struct {
 
 	mode       Mode
 	link       attachment
-	linkAt     uint64 // see stillFirst
+	linkID     link.ID // that of tcx
 	egress     attachment
-	egressAt   uint64
-	egressUndo func() error // nil: there is a link, or no fence
+	egressID   link.ID
+	egressUndo func() error                // nil: there is a link, or no fence
+	head       struct{ prog, link uint32 } // see first
 }
 
 // attachment is the part of a BPF link that a port needs.
@@ -132,11 +134,12 @@ func (c *Collection) Attach(want Port) (Mode, error) {
 		for _, e := range errs {
 			c.log.Warn(fmt.Sprintf("%v; using %s", e, mode), "iface", want.Ifname)
 		}
-		p.attached, p.mode = true, mode
+		p.attached, p.mode, p.linkID = true, mode, idOf(p.link)
 		// Last: if no mode works, a predecessor's fence stays as it is.
 		if err := c.attachEgress(p, want.Egress); err != nil {
 			c.log.Warn("could not attach the fence for outgoing packets; only incoming ones are fenced", "iface", want.Ifname, "err", err)
 		}
+		p.egressID = idOf(p.egress)
 		if err := c.pins.save(c, p); err != nil {
 			return "", errors.Join(err, c.detach(p))
 		}
@@ -152,7 +155,7 @@ func (c *Collection) attach(p *port, want *Port, mode Mode) error {
 		return err
 	}
 	old := c.pins.adopt(linkPin(mode, p.ifindex), p.ifindex)
-	if old != nil && takeable(old, want, mode) {
+	if old != nil && takeable(p, old, want, mode) {
 		if err := old.Update(prog); err == nil {
 			p.link = old
 			return nil
@@ -182,9 +185,9 @@ func (c *Collection) attach(p *port, want *Port, mode Mode) error {
 // takeable reports whether a pinned link is worth taking over: one that another
 // program comes before is not, nor that of an interface that has moved to
 // another network namespace and has the same index there.
-func takeable(l attachment, want *Port, mode Mode) bool {
+func takeable(p *port, l attachment, want *Port, mode Mode) bool {
 	if mode == ModeTCX {
-		return first(l, want.Ifindex, ebpf.AttachTCXIngress)
+		return p.first(idOf(l), ebpf.AttachTCXIngress)
 	}
 	if want.Holder == nil {
 		return true
@@ -197,7 +200,7 @@ func takeable(l attachment, want *Port, mode Mode) bool {
 // outlives the daemon, or what the kernel has instead.
 func (c *Collection) attachEgress(p *port, fallback func(ifindex int, prog *ebpf.Program) error) error {
 	old := c.pins.adopt(egressPin(p.ifindex), p.ifindex)
-	if old != nil && first(old, p.ifindex, ebpf.AttachTCXEgress) {
+	if old != nil && p.first(idOf(old), ebpf.AttachTCXEgress) {
 		if err := old.Update(c.egress); err == nil {
 			p.egress = old
 			return nil
@@ -249,11 +252,11 @@ func (c *Collection) Attached(ifindex int) (bool, error) {
 	if !ok || !p.attached {
 		return false, nil
 	}
-	if p.egress != nil && !stillFirst(p.egress, &p.egressAt, ifindex, ebpf.AttachTCXEgress) {
+	if p.egress != nil && !p.first(p.egressID, ebpf.AttachTCXEgress) {
 		return false, nil
 	}
 	if p.mode == ModeTCX {
-		return stillFirst(p.link, &p.linkAt, ifindex, ebpf.AttachTCXIngress), nil
+		return p.first(p.linkID, ebpf.AttachTCXIngress), nil
 	}
 	info, err := p.link.Info()
 	if err != nil {
@@ -295,7 +298,7 @@ func (c *Collection) unlink(p *port) error {
 		errs = append(errs, err)
 	}
 	p.link, p.egress, p.egressUndo, p.attached = nil, nil, nil, false
-	p.linkAt, p.egressAt = 0, 0
+	p.linkID, p.egressID = 0, 0
 	return errors.Join(errs...)
 }
 
@@ -353,38 +356,16 @@ func (c *Collection) clearCounters(id uint32) error {
 	return nil
 }
 
-// first reports whether a tcx link comes before every other program on its
-// hook. Most network agents' programs end the chain with TC_ACT_OK: behind one
-// of them ours would never run.
-func first(l attachment, ifindex int, hook ebpf.AttachType) bool {
+// idOf returns the id of a link, or 0, which no link has.
+func idOf(l attachment) link.ID {
+	if l == nil {
+		return 0
+	}
 	info, err := l.Info()
 	if err != nil {
-		return false
+		return 0
 	}
-	chain, err := link.QueryPrograms(link.QueryOptions{Target: ifindex, Attach: hook})
-	if err != nil || len(chain.Programs) == 0 {
-		return false
-	}
-	id, ok := chain.Programs[0].LinkID()
-	return ok && id == info.ID
-}
-
-// stillFirst is first for a link that is looked at often, on many interfaces:
-// while the hook's programs have not changed since, known to be its revision
-// then, it is where it was.
-func stillFirst(l attachment, known *uint64, ifindex int, hook ebpf.AttachType) bool {
-	now, err := revision(ifindex, hook)
-	if err == nil && now == *known {
-		return true
-	}
-	*known = 0 // no hook has it
-	if !first(l, ifindex, hook) {
-		return false
-	}
-	if again, err := revision(ifindex, hook); err == nil && again == now {
-		*known = now
-	}
-	return true
+	return info.ID
 }
 
 // queryAttr is union bpf_attr of BPF_PROG_QUERY.
@@ -395,15 +376,21 @@ type queryAttr struct {
 	progFlags, linkIDs, linkFlags, revision uint64
 }
 
-// revision returns how often the programs of a tcx hook have changed. The
-// library's question lists the programs, too, and allocates.
-func revision(ifindex int, hook ebpf.AttachType) (uint64, error) {
-	attr := queryAttr{ifindex: uint32(ifindex), hook: uint32(hook)}
-	_, _, errno := unix.Syscall(unix.SYS_BPF, unix.BPF_PROG_QUERY, uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr))
-	if errno != 0 {
-		return 0, errno
+// first reports whether a tcx link comes before every other program on its
+// hook. Most network agents' programs end the chain with TC_ACT_OK: behind one
+// of them ours would never run. It is asked often, on many interfaces: the
+// library's question lists the programs, and allocates.
+func (p *port) first(id link.ID, hook ebpf.AttachType) bool {
+	p.head.prog, p.head.link = 0, 0
+	attr := queryAttr{
+		ifindex: uint32(p.ifindex), hook: uint32(hook), count: 1,
+		// The kernel writes to p, which does not move.
+		ids: uint64(uintptr(unsafe.Pointer(&p.head.prog))), linkIDs: uint64(uintptr(unsafe.Pointer(&p.head.link))),
 	}
-	return attr.revision, nil
+	_, _, errno := unix.Syscall(unix.SYS_BPF, unix.BPF_PROG_QUERY, uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr))
+	runtime.KeepAlive(p)
+	// There is no room for more than the first one.
+	return (errno == 0 || errno == unix.ENOSPC) && id != 0 && p.head.link == uint32(id)
 }
 
 func newLink(mode Mode, prog *ebpf.Program, ifindex int) (attachment, error) {

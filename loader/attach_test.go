@@ -148,38 +148,42 @@ func linkID(t *testing.T, path string) link.ID {
 	return info.ID
 }
 
+// agent puts another program before all others on a hook.
+func agent(t *testing.T, ifindex int, hook ebpf.AttachType) {
+	t.Helper()
+	prog, err := ebpf.NewProgram(&ebpf.ProgramSpec{
+		Name: "agent", Type: ebpf.SchedCLS, License: "MIT",
+		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 0 /* TC_ACT_OK */), asm.Return()},
+	})
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = prog.Close() })
+	l, err := link.AttachTCX(link.TCXOptions{Interface: ifindex, Program: prog, Attach: hook, Anchor: link.Head()})
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = l.Close() })
+}
+
 // Most network agents' programs end the chain with TC_ACT_OK. Ours comes before
 // them, whoever was there first, and also after a crash.
 func TestTCXComesFirst(t *testing.T) {
 	dir := pinDir(t)
 	requireTCX(t)
-	agent := func(hook ebpf.AttachType) {
-		prog, err := ebpf.NewProgram(&ebpf.ProgramSpec{
-			Name: "agent", Type: ebpf.SchedCLS, License: "MIT",
-			Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 0 /* TC_ACT_OK */), asm.Return()},
-		})
-		require.NoError(t, err)
-		t.Cleanup(func() { _ = prog.Close() })
-		l, err := link.AttachTCX(link.TCXOptions{Interface: loopback, Program: prog, Attach: hook, Anchor: link.Head()})
-		require.NoError(t, err)
-		t.Cleanup(func() { _ = l.Close() })
-	}
 	hooks := []ebpf.AttachType{ebpf.AttachTCXIngress, ebpf.AttachTCXEgress}
 	for range 2 { // the second time a link is there to be adopted, but not first
 		for _, hook := range hooks {
-			agent(hook)
+			agent(t, loopback, hook)
 		}
 		c := loadPinned(t, dir)
 		attachLo(t, c, ModeTCX)
-		assert.True(t, first(c.ports[loopback].link, loopback, hooks[0]))
-		assert.True(t, first(c.ports[loopback].egress, loopback, hooks[1]))
+		attached, err := c.Attached(loopback)
+		require.NoError(t, err)
+		assert.True(t, attached)
 		require.NoError(t, c.release())
 	}
 	c := loadPinned(t, dir)
 	attachLo(t, c, ModeTCX)
 	// One comes before us while we run: that is noticed and put right.
 	for _, hook := range hooks {
-		agent(hook)
+		agent(t, loopback, hook)
 		attached, err := c.Attached(loopback)
 		require.NoError(t, err)
 		assert.False(t, attached, hook)
@@ -194,6 +198,37 @@ func TestTCXComesFirst(t *testing.T) {
 		assert.Len(t, chain.Programs, 4, "three agents and one of ours")
 	}
 	require.NoError(t, c.Close())
+}
+
+// A hook that loses its last program is made anew, with a revision as before.
+func TestHookIsMadeAnew(t *testing.T) {
+	requireTCX(t)
+	ports := namespace(t, "port")
+	c, err := Load(Options{Routers: 2})
+	require.NoError(t, err)
+	defer c.Close()
+	_, err = c.Attach(Port{Ifindex: ports[0], Ifname: "port", Modes: []Mode{ModeTCX}})
+	require.NoError(t, err)
+	attached, err := c.Attached(ports[0])
+	require.NoError(t, err)
+	require.True(t, attached)
+	require.NoError(t, c.ports[ports[0]].link.(link.Link).Detach())
+	agent(t, ports[0], ebpf.AttachTCXIngress)
+	attached, err = c.Attached(ports[0])
+	require.NoError(t, err)
+	assert.False(t, attached)
+}
+
+// The path is looked at on every interface, again and again.
+func TestAttachedAllocatesNothing(t *testing.T) {
+	requireTCX(t)
+	ports := namespace(t, "port")
+	c, err := Load(Options{Routers: 2})
+	require.NoError(t, err)
+	defer c.Close()
+	_, err = c.Attach(Port{Ifindex: ports[0], Ifname: "port", Modes: []Mode{ModeTCX}})
+	require.NoError(t, err)
+	assert.Zero(t, testing.AllocsPerRun(100, func() { _, _ = c.Attached(ports[0]) }))
 }
 
 func TestBusyHookIsExplained(t *testing.T) {
