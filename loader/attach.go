@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"strings"
 	"unsafe"
 
 	"github.com/cilium/ebpf"
@@ -100,10 +101,10 @@ func (c *Collection) dropUnused(p *port) error {
 }
 
 // Attach puts the program on an interface in the first mode that works, and the
-// fence on its way out. A link that a predecessor pinned is taken over. If no
-// mode works, the errors of all are returned; they match ErrUnsupported or
-// ErrBusy where that is the cause. On an interface that has the program already
-// it is attached anew, with a moment in between.
+// fence on its way out. A link that a predecessor pinned is taken over before
+// another mode is tried. If no mode works, the errors of all are returned; they
+// match ErrUnsupported or ErrBusy where that is the cause. On an interface that
+// has the program already it is attached anew, with a moment in between.
 func (c *Collection) Attach(want Port) (Mode, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -124,59 +125,69 @@ func (c *Collection) Attach(want Port) (Mode, error) {
 	if err := c.pins.takeFormer(want.Ifindex); err != nil {
 		c.log.Warn("could not take over the links that the previous version pinned", "iface", want.Ifname, "err", err)
 	}
-	var errs []error
-	for _, mode := range want.Modes {
-		err := c.attach(p, &want, mode)
-		if err != nil {
-			errs = append(errs, fmt.Errorf("attach to %s (%s): %w", want.Ifname, mode, err))
+	mode, errs := c.takeOver(p, &want), []error(nil)
+	for n := 0; mode == "" && n < len(want.Modes); n++ {
+		if err := c.attach(p, &want, want.Modes[n]); err != nil {
+			errs = append(errs, fmt.Errorf("attach to %s (%s): %w", want.Ifname, want.Modes[n], err))
 			continue
 		}
-		for _, e := range errs {
-			c.log.Warn(fmt.Sprintf("%v; using %s", e, mode), "iface", want.Ifname)
-		}
-		p.attached, p.mode, p.linkID = true, mode, idOf(p.link)
-		// Last: if no mode works, a predecessor's fence stays as it is.
-		if err := c.attachEgress(p, want.Egress); err != nil {
-			c.log.Warn("could not attach the fence for outgoing packets; only incoming ones are fenced", "iface", want.Ifname, "err", err)
-		}
-		p.egressID = idOf(p.egress)
-		if err := c.pins.save(c, p); err != nil {
-			return "", errors.Join(err, c.detach(p))
-		}
-		return mode, nil
+		mode = want.Modes[n]
 	}
-	return "", errors.Join(errors.Join(errs...), c.dropUnused(p))
+	if mode == "" {
+		return "", errors.Join(errors.Join(errs...), c.dropUnused(p))
+	}
+	for _, e := range errs {
+		c.log.Warn(fmt.Sprintf("%v; using %s", e, mode), "iface", want.Ifname)
+	}
+	p.attached, p.mode, p.linkID = true, mode, idOf(p.link)
+	// Last: if no mode works, a predecessor's fence stays as it is.
+	if err := c.attachEgress(p, want.Egress); err != nil {
+		c.log.Warn("could not attach the fence for outgoing packets; only incoming ones are fenced", "iface", want.Ifname, "err", err)
+	}
+	p.egressID = idOf(p.egress)
+	if err := c.pins.save(c, p); err != nil {
+		return "", errors.Join(err, c.detach(p))
+	}
+	return mode, nil
 }
 
-// attach takes the link over that a predecessor pinned, or makes a new one.
+// takeOver continues the link that a predecessor pinned, also if a mode before
+// its own might work by now: there is no moment without a program. It returns
+// the mode, which is empty if there is no such link.
+func (c *Collection) takeOver(p *port, want *Port) Mode {
+	for _, mode := range want.Modes {
+		old := c.pins.adopt(linkPin(mode, p.ifindex), p.ifindex)
+		if old == nil {
+			continue
+		}
+		if prog, err := c.program(mode); err == nil && takeable(p, old, want, mode) && old.Update(prog) == nil {
+			p.link = old
+			return mode
+		}
+		_ = old.Close()
+	}
+	return ""
+}
+
+// attach makes a new link.
 func (c *Collection) attach(p *port, want *Port, mode Mode) error {
 	prog, err := c.program(mode)
 	if err != nil {
 		return err
 	}
-	old := c.pins.adopt(linkPin(mode, p.ifindex), p.ifindex)
-	if old != nil && takeable(p, old, want, mode) {
-		if err := old.Update(prog); err == nil {
-			p.link = old
-			return nil
+	// Whatever a predecessor left would be in the way of a new link, but not on
+	// a tcx hook: there is no moment without a program.
+	if mode != ModeTCX {
+		if err := c.pins.dropLinks(p.ifindex); err != nil {
+			return err
 		}
-	}
-	if mode == ModeTCX {
-		// Before the old one goes: there is no moment without a program.
-		l, err := newLink(mode, prog, p.ifindex)
-		if err != nil {
-			return errors.Join(explain(want, mode, err), closeLink(old))
-		}
-		p.link = l
-		return errors.Join(c.pins.dropLinks(p.ifindex), closeLink(old))
-	}
-	// Whatever a predecessor left would be in the way of a new link.
-	if err := errors.Join(c.pins.dropLinks(p.ifindex), closeLink(old)); err != nil {
-		return err
 	}
 	l, err := newLink(mode, prog, p.ifindex)
 	if err != nil {
 		return explain(want, mode, err)
+	}
+	if err := c.pins.dropLinks(p.ifindex); err != nil {
+		return errors.Join(err, l.Close())
 	}
 	p.link = l
 	return nil
@@ -210,7 +221,7 @@ func (c *Collection) attachEgress(p *port, fallback func(ifindex int, prog *ebpf
 		Interface: p.ifindex, Program: c.egress, Attach: ebpf.AttachTCXEgress, Anchor: link.Head(),
 	})
 	// Only now: there is no moment without a fence.
-	if err := errors.Join(c.pins.drop(egressPin(p.ifindex)), closeLink(old)); err != nil {
+	if err := errors.Join(c.pins.takeOff(egressPin(p.ifindex)), closeLink(old)); err != nil {
 		return errors.Join(err, closeNew(l))
 	}
 	if errors.Is(err, ebpf.ErrNotSupported) && fallback != nil {
@@ -288,7 +299,7 @@ func (c *Collection) detach(p *port) error {
 // detaches one.
 func (c *Collection) unlink(p *port) error {
 	errs := []error{
-		c.pins.dropLinks(p.ifindex), c.pins.drop(egressPin(p.ifindex)), closeLink(p.link), closeLink(p.egress),
+		c.pins.dropLinks(p.ifindex), c.pins.takeOff(egressPin(p.ifindex)), closeLink(p.link), closeLink(p.egress),
 	}
 	if p.egressUndo != nil {
 		err := p.egressUndo()
@@ -299,6 +310,29 @@ func (c *Collection) unlink(p *port) error {
 	}
 	p.link, p.egress, p.egressUndo, p.attached = nil, nil, nil, false
 	p.linkID, p.egressID = 0, 0
+	return errors.Join(errs...)
+}
+
+// DropUnused takes off what a predecessor attached to interfaces that this
+// Collection is not attached to. Its maps speak for nobody any more.
+func (c *Collection) DropUnused() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	used := map[string]bool{}
+	for _, p := range c.ports {
+		if p.link != nil {
+			used[linkPin(p.mode, p.ifindex)] = true
+		}
+		if p.egress != nil {
+			used[egressPin(p.ifindex)] = true
+		}
+	}
+	var errs []error
+	for name := range c.pins.names {
+		if !used[name] && (strings.HasPrefix(name, linkPrefix) || strings.HasPrefix(name, egressPrefix)) {
+			errs = append(errs, c.pins.takeOff(name))
+		}
+	}
 	return errors.Join(errs...)
 }
 

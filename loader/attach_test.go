@@ -411,6 +411,74 @@ func TestPinsOfTwoDaemons(t *testing.T) {
 	assert.NoDirExists(t, folders[1])
 }
 
+// What a predecessor attached to an interface that nobody serves any more goes,
+// and so does what is left of it where no program is wanted at all.
+func TestUnusedPinsAreDropped(t *testing.T) {
+	dir := pinDir(t)
+	requireTCX(t)
+	ports := namespace(t, "served", "not")
+	attach := func(c *Collection, ifindex int, mode Mode) {
+		_, err := c.Attach(Port{Ifindex: ifindex, Ifname: "port", Modes: []Mode{mode}})
+		require.NoError(t, err)
+	}
+	left := func() int {
+		found, err := filepath.Glob(dir + "/*-" + strconv.Itoa(ports[1]))
+		require.NoError(t, err)
+		return len(found)
+	}
+	dead := loadPinned(t, dir)
+	attach(dead, ports[0], ModeGeneric)
+	attach(dead, ports[1], ModeGeneric)
+	dead.Renew(monotonic() + 1e12)
+	require.NoError(t, DropDead(dir))
+	require.Equal(t, 2, left(), "it lives")
+	require.NoError(t, dead.release())
+
+	c := loadPinned(t, dir)
+	attach(c, ports[0], ModeGeneric)
+	assert.Equal(t, 2, left())
+	require.NoError(t, c.DropUnused())
+	assert.Zero(t, left())
+	l, err := netlink.LinkByIndex(ports[1])
+	require.NoError(t, err)
+	assert.False(t, l.Attrs().Xdp != nil && l.Attrs().Xdp.Attached, "it is off")
+	attached, err := c.Attached(ports[0])
+	require.NoError(t, err)
+	assert.True(t, attached)
+	c.Renew(1)
+	require.NoError(t, DropDead(dir))
+	assert.DirExists(t, dir, "it lives, even if it hangs")
+	require.NoError(t, c.release())
+	require.NoError(t, DropDead(dir))
+	assert.NoDirExists(t, dir)
+	require.NoError(t, DropDead(dir))
+}
+
+// A link that is there is continued, also if a mode before its own would work:
+// there is no moment without a program.
+func TestPinnedModeComesFirst(t *testing.T) {
+	dir := pinDir(t)
+	ports := namespace(t, "port")
+	dead := loadPinned(t, dir)
+	want := Port{Ifindex: ports[0], Ifname: "port", Modes: []Mode{ModeGeneric}}
+	_, err := dead.Attach(want)
+	require.NoError(t, err)
+	pin := filepath.Join(dir, linkPin(ModeGeneric, ports[0]))
+	id := linkID(t, pin)
+	require.NoError(t, dead.release())
+
+	c := loadPinned(t, dir)
+	want.Modes = []Mode{ModeNative, ModeGeneric}
+	mode, err := c.Attach(want)
+	require.NoError(t, err)
+	assert.Equal(t, ModeGeneric, mode)
+	assert.Equal(t, id, linkID(t, pin))
+	mode, err = c.Attach(want)
+	require.NoError(t, err)
+	assert.Equal(t, ModeNative, mode, "there is none to be continued")
+	require.NoError(t, c.Close())
+}
+
 // A folder in which a daemon was killed before it pinned anything goes; that of
 // one that lives stays.
 func TestEmptyFolders(t *testing.T) {

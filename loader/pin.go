@@ -50,26 +50,35 @@ func reclaim(root string) error {
 	}
 	var errs []error
 	for _, dir := range dirs {
-		errs = append(errs, reclaimFolder(filepath.Join(root, dir.Name())))
+		errs = append(errs, reclaimFolder(filepath.Join(root, dir.Name()), pins.orphaned))
 	}
 	return errors.Join(errs...)
 }
 
-// reclaimFolder is reclaim for the folder of one daemon.
-func reclaimFolder(dir string) error {
+// DropDead takes off what daemons attached that have ended, for one that needs
+// no programs. dir is the folder that it would have, see PinDir.
+func DropDead(dir string) error {
+	dirs, _ := filepath.Glob(dir + beside + "*")
+	var errs []error
+	for _, dir := range append(dirs, dir) {
+		errs = append(errs, reclaimFolder(dir, pins.ended))
+	}
+	return errors.Join(errs...)
+}
+
+// reclaimFolder removes what is in the folder of a daemon that does not live, if
+// it is to go.
+func reclaimFolder(dir string, goes func(pins) bool) error {
 	lock, err := tryLock(dir)
 	if lock == nil || err != nil {
 		return ignore(err, errInUse, fs.ErrNotExist)
 	}
 	defer lock.Close()
 	var errs []error
-	for _, former := range formerPins(dir) {
-		if former.orphaned() {
-			errs = append(errs, former.removeAll())
+	for _, p := range append(formerPins(dir), pins{dir: dir}) {
+		if goes(p) {
+			errs = append(errs, p.removeAll())
 		}
-	}
-	if p := (pins{dir: dir}); p.orphaned() {
-		errs = append(errs, p.removeAll())
 	}
 	_ = os.Remove(dir) // if it is empty: a daemon was killed before it pinned
 	return errors.Join(errs...)
@@ -226,6 +235,20 @@ func pinnedOn(path string) int {
 // orphaned reports whether the daemon of a folder has ended and none of its
 // links belongs to an interface.
 func (p pins) orphaned() bool {
+	if !p.ended() {
+		return false
+	}
+	for _, path := range p.links() {
+		if pinnedOn(path) != 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// ended reports whether the daemon of a folder has ended. A folder without a
+// lease tells nothing.
+func (p pins) ended() bool {
 	m := p.open("lease")
 	if m == nil {
 		return false
@@ -238,15 +261,7 @@ func (p pins) orphaned() bool {
 		return false
 	}
 	l.UntilNs, l.EndedNs = binary.NativeEndian.Uint64(raw), binary.NativeEndian.Uint64(raw[8:])
-	if !ended(&l) {
-		return false
-	}
-	for _, path := range p.links() {
-		if pinnedOn(path) != 0 {
-			return false
-		}
-	}
-	return true
+	return ended(&l)
 }
 
 // ended reports whether nobody renews a lease any more. That of a daemon that
@@ -414,9 +429,23 @@ func readPin[T any](p pins, name string, value *T) bool {
 func (p pins) dropLinks(ifindex int) error {
 	var errs []error
 	for _, mode := range []Mode{ModeNative, ModeGeneric, ModeTCX} {
-		errs = append(errs, p.drop(linkPin(mode, ifindex)))
+		errs = append(errs, p.takeOff(linkPin(mode, ifindex)))
 	}
 	return errors.Join(errs...)
+}
+
+// takeOff detaches a pinned link and removes the pin. Without the first the
+// hook would be held for a moment longer: the kernel lets go of what is pinned
+// only some time after its name is gone.
+func (p pins) takeOff(name string) error {
+	if !p.names[name] {
+		return nil
+	}
+	if l, err := link.LoadPinnedLink(filepath.Join(p.dir, name), nil); err == nil {
+		_ = l.Detach() // at the latest with the pin
+		_ = l.Close()
+	}
+	return p.drop(name)
 }
 
 func (p pins) drop(name string) error {

@@ -67,6 +67,7 @@ type host struct {
 
 	ports     map[*dataplane.Port]*fakePort
 	lifted    int
+	dropped   int
 	firewall  map[string][]netip.Addr
 	sets      map[*vip.Set]vip.Spec
 	leftovers []vip.Address     // that were removed
@@ -221,6 +222,7 @@ func (h *host) ClosePort(p *dataplane.Port) error {
 
 func (h *host) Kernel() *loader.Collection { return nil }
 func (h *host) LiftFences()                { h.lifted++ }
+func (h *host) DropUnused()                { h.dropped++ }
 
 func (h *host) Close() error {
 	assert.Empty(h.t, h.ports)

@@ -29,6 +29,7 @@ type plane interface {
 	ClosePort(*dataplane.Port) error
 	Kernel() *loader.Collection
 	LiftFences()
+	DropUnused()
 	Close() error
 }
 

@@ -81,6 +81,7 @@ type reconciler struct {
 	inFile   findings        // about the file
 	failed   map[string]bool // steps that failed, and were logged
 	retry    time.Duration   // until failed steps are tried again; 0: none failed
+	tidy     bool            // what a predecessor left and nobody uses is gone
 
 	sets sync.Map // *vip.Set to *running, for reported
 }
@@ -331,6 +332,10 @@ func (r *reconciler) reconcile(want *plan.State) error {
 		r.retry = 0
 	}
 	r.liftFences()
+	if len(errs) == 0 && !r.tidy {
+		r.tidy = true
+		r.plane.DropUnused()
+	}
 	r.commit(&w)
 	r.comeBack()
 	return errors.Join(errs...)

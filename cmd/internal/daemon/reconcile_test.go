@@ -374,6 +374,23 @@ func TestInterfaceIsBackAtOnce(t *testing.T) {
 	}
 }
 
+// What a predecessor attached goes once, when every port is open that is wanted:
+// until then one may take it over.
+func TestUnusedProgramsAreDropped(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		b := newBench(t, confA+confB, eth0, eth1)
+		b.fail = fails(errTest, "open eth1")
+		b.start()
+		assert.Zero(t, b.dropped)
+		b.fail = fails(nil)
+		b.after(firstRetry)
+		assert.Equal(t, 1, b.dropped)
+		b.changes(confA)
+		require.NoError(t, b.leaves())
+		assert.Equal(t, 1, b.dropped)
+	})
+}
+
 // An interface that was renamed is another port, which is opened when the old
 // one is closed: the loader knows both by one index, so the close would take the
 // programs of the new one away.

@@ -179,6 +179,20 @@ func (d *Plane) load(ifindex int) (err error) {
 // Kernel returns the programs of all ports, nil if none has one.
 func (d *Plane) Kernel() *loader.Collection { return d.kernel }
 
+// DropUnused takes off what a predecessor attached to interfaces that have no
+// program now. All ports that are wanted are open.
+func (d *Plane) DropUnused() {
+	var err error
+	if d.kernel != nil {
+		err = d.kernel.DropUnused()
+	} else {
+		err = loader.DropDead(loader.PinDir(d.NetNS, d.Instance))
+	}
+	if err != nil {
+		d.Log.Warn("could not remove the BPF programs of an earlier run", "err", err)
+	}
+}
+
 // Close ends the programs. All ports are closed.
 func (d *Plane) Close() error {
 	if d.kernel == nil {
