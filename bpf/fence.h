@@ -59,7 +59,7 @@ static __always_inline struct xvrrp_router *fenced(const struct xvrrp_lease *l, 
 	now = now_ns();
 	if ((__s64)(now - f->last_ns) > (__s64)f->hold_ns)
 		return 0;
-	return !r->master || !lease_held(l, now) ? r : 0;
+	return r->master != XVRRP_MASTER || !lease_held(l, now) ? r : 0;
 }
 
 /* Reports whether an advert says what our own does. Bytes that may differ: the

@@ -160,7 +160,7 @@ struct xvrrp_digest {
 
 struct xvrrp_router {
 	__u32 flags;  /* enum xvrrp_router_flag */
-	__u32 master; /* 1: user space is in MASTER; 2: that before us was; 0: not */
+	__u32 master; /* XVRRP_MASTER, XVRRP_MASTER_BEFORE, or 0: not */
 	__u32 port;   /* port id */
 	__u8 version; /* 2 or 3; 0: unused */
 	__u8 pad[3];
@@ -193,6 +193,11 @@ struct xvrrp_fence {
 };
 
 #define XVRRP_FENCE_ADVERTS 3
+
+#define XVRRP_MASTER 1 /* user space is in MASTER */
+/* User space before us was. Our lease is not one for its addresses: adverts keep
+ * its fence closed until they are gone. */
+#define XVRRP_MASTER_BEFORE 2
 
 /* An address that adverts are sent from. */
 struct xvrrp_local {
@@ -277,6 +282,8 @@ struct xvrrp_budgets {
 enum xvrrp_limit {
 	XVRRP_LIMIT_LAYOUT = XVRRP_LAYOUT,
 	XVRRP_LIMIT_FENCE_ADVERTS = XVRRP_FENCE_ADVERTS,
+	XVRRP_LIMIT_MASTER = XVRRP_MASTER,
+	XVRRP_LIMIT_MASTER_BEFORE = XVRRP_MASTER_BEFORE,
 	XVRRP_LIMIT_SESSIONS = XVRRP_SESSIONS,
 	XVRRP_LIMIT_PAYLOAD = XVRRP_PAYLOAD_MAX,
 	XVRRP_LIMIT_MIX_1 = XVRRP_MIX_1,

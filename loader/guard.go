@@ -33,7 +33,7 @@ func (c *Collection) SetRole(id RouterID, role Role) {
 	r := &c.routers[id]
 	master := uint32(0)
 	if role != RoleBackup {
-		master = 1
+		master = masterNow
 	}
 	atomic.StoreUint32(&r.Master, master)
 	delta := uint32(0)
@@ -164,7 +164,7 @@ func (c *Collection) Fence(id RouterID, now int64) Fence {
 	held := atomic.LoadUint64(&c.lease.EndedNs) == 0 && int64(atomic.LoadUint64(&c.lease.UntilNs)) > now
 	fence := uint32(rxXvrrpRouterFlagXVRRP_ROUTER_FENCE)
 	out.Active = atomic.LoadUint32(&r.Flags)&fence != 0 && out.Seen >= fenceAdverts &&
-		now-out.LastNs <= int64(atomic.LoadUint64(&s.HoldNs)) && (atomic.LoadUint32(&r.Master) == 0 || !held)
+		now-out.LastNs <= int64(atomic.LoadUint64(&s.HoldNs)) && (atomic.LoadUint32(&r.Master) != masterNow || !held)
 	return out
 }
 
@@ -226,9 +226,12 @@ func (c *Collection) inherit(id RouterID) {
 	c.adopted = append(c.adopted, id)
 }
 
-// masterBefore stands for a router that a predecessor was master of; for the
-// program any number but 0 is a master.
-const masterBefore = 2
+const (
+	masterNow = uint32(rxXvrrpLimitXVRRP_LIMIT_MASTER)
+	// masterBefore stands for a router that a predecessor was master of; for the
+	// program any number but 0 is a master.
+	masterBefore = uint32(rxXvrrpLimitXVRRP_LIMIT_MASTER_BEFORE)
+)
 
 // LiftFences forgets the other masters that were taken over from a predecessor,
 // once the addresses that it left are gone.

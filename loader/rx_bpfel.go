@@ -276,6 +276,8 @@ type rxXvrrpLimit uint32
 const (
 	rxXvrrpLimitXVRRP_LIMIT_LAYOUT        rxXvrrpLimit = 1
 	rxXvrrpLimitXVRRP_LIMIT_FENCE_ADVERTS rxXvrrpLimit = 3
+	rxXvrrpLimitXVRRP_LIMIT_MASTER        rxXvrrpLimit = 1
+	rxXvrrpLimitXVRRP_LIMIT_MASTER_BEFORE rxXvrrpLimit = 2
 	rxXvrrpLimitXVRRP_LIMIT_SESSIONS      rxXvrrpLimit = 1024
 	rxXvrrpLimitXVRRP_LIMIT_PAYLOAD       rxXvrrpLimit = 1056
 	rxXvrrpLimitXVRRP_LIMIT_MIX_1         rxXvrrpLimit = 2654435761
