@@ -97,6 +97,9 @@ func (c *Collection) SetRouter(id RouterID, r Router) error {
 	}
 	p.routers++
 	c.live[id] = true
+	// A program may have written to it after the last router of this id went.
+	c.Clear(id)
+	c.slots[id] = rxXvrrpSlot{}
 	at.Id, at.Port = key, p.id
 	c.fill(at, &r, &own)
 	c.inherit(id)
@@ -160,7 +163,7 @@ func (c *Collection) setVIPs(id RouterID, key rxXvrrpId, addrs []netip.Addr) err
 
 // RemoveRouter makes the programs forget a virtual router. A program that runs
 // at this moment may still write to its liveness; the id is free for another
-// router all the same, because Install makes a slot new before it is used.
+// router all the same, because SetRouter makes a slot new before it is used.
 func (c *Collection) RemoveRouter(id RouterID) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -223,6 +223,23 @@ func TestRouterChanges(t *testing.T) {
 	}
 }
 
+// A router that gets the id of another shows nothing of what that one recorded.
+func TestRouterIDIsUsedAgain(t *testing.T) {
+	f := open(t, ModeNative, ours)
+	s := packettest.Valid(3)
+	require.True(t, f.Install(ourID, template(s, packet.Append(nil, &s.Advert, s.Src, s.Dst), 1000)))
+	verdict(t, f, s.Build())
+	require.Equal(t, uint64(1), f.Arrived(ourID))
+	require.NoError(t, f.RemoveRouter(ourID))
+	next := ours
+	next.Ifindex = loopback
+	next.VRID++
+	require.NoError(t, f.SetRouter(ourID, next))
+	assert.Zero(t, f.Arrived(ourID))
+	assert.Zero(t, f.LastArrival(ourID))
+	assert.Empty(t, f.Liveness(ourID).Arrivals)
+}
+
 func TestLocalsChange(t *testing.T) {
 	f := open(t, ModeNative)
 	n := func() (n int) {
