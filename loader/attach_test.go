@@ -138,6 +138,31 @@ func TestProgramsAreLoadedWhenWanted(t *testing.T) {
 	require.NoError(t, c.Close())
 }
 
+// An error that may pass is not remembered; one of the multi-buffer flag, which
+// old kernels do not know, is not final, and is logged.
+func TestProgramIsTriedAgain(t *testing.T) {
+	requireRoot(t)
+	var said bytes.Buffer
+	c, err := Load(Options{Routers: 2, Log: slog.New(slog.NewTextHandler(&said, nil))})
+	require.NoError(t, err)
+	defer c.Close()
+	lease := c.maps["lease"]
+	c.maps["lease"] = c.maps["meta"]
+	_, err = c.program(ModeNative)
+	require.ErrorIs(t, err, ebpf.ErrMapIncompatible)
+	assert.Empty(t, said.String(), "that is not for the flag")
+	c.maps["lease"] = lease
+	c.spec.Programs["xvrrp_xdp"].Flags |= 1 << 31
+	_, err = c.program(ModeNative)
+	require.NoError(t, err)
+	assert.Contains(t, said.String(), "without support for frames in several buffers")
+
+	c.spec.Programs["xvrrp_tcx"].Instructions = asm.Instructions{asm.Return()}
+	_, err = c.program(ModeTCX)
+	require.Error(t, err)
+	assert.Len(t, c.ingress, 2, "refused for good")
+}
+
 func linkID(t *testing.T, path string) link.ID {
 	t.Helper()
 	l, err := link.LoadPinnedLink(path, nil)

@@ -220,31 +220,32 @@ func programName(mode Mode) string {
 }
 
 // program returns the program of a mode. The kernel takes a tenth of a second to
-// verify each, so one that no port wants is not loaded.
+// verify each, so one that no port wants is not loaded, and one that the kernel
+// has refused is not tried again. Other errors, as for want of memory, may pass.
 func (c *Collection) program(mode Mode) (*ebpf.Program, error) {
 	name := programName(mode)
-	if c.ingress[name] == nil {
-		prog, err := c.loadProgram("xvrrp_" + name)
+	if in := c.ingress[name]; in != nil {
+		return in.Program, in.err
+	}
+	prog, err := c.loadProgram("xvrrp_" + name)
+	var refused *ebpf.VerifierError
+	if err == nil || errors.As(err, &refused) || errors.Is(err, ebpf.ErrNotSupported) {
 		c.ingress[name] = &ingress{Program: prog, err: err}
 	}
-	return c.ingress[name].Program, c.ingress[name].err
+	return prog, err
 }
 
 // loadProgram drops the multi-buffer flag where the kernel is older than that
-// (5.18).
+// (5.18) and does not know it.
 func (c *Collection) loadProgram(name string) (*ebpf.Program, error) {
 	spec := c.spec.Copy()
 	spec.Programs = map[string]*ebpf.ProgramSpec{name: spec.Programs[name]}
 	opts := ebpf.CollectionOptions{MapReplacements: c.maps}
 	coll, err := ebpf.NewCollectionWithOptions(spec, opts)
-	if err != nil && spec.Programs[name].Flags != 0 {
+	if errors.Is(err, unix.EINVAL) && spec.Programs[name].Flags != 0 {
+		c.log.Info("loading a BPF program without support for frames in several buffers", "program", name, "err", err)
 		spec.Programs[name].Flags = 0
-		var again error
-		if coll, again = ebpf.NewCollectionWithOptions(spec, opts); again == nil {
-			err = nil
-		} else {
-			err = errors.Join(err, again)
-		}
+		coll, err = ebpf.NewCollectionWithOptions(spec, opts)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("load program %s: %w: %w", name, ErrUnsupported, err)
