@@ -138,7 +138,7 @@ func forget(netns string) {
 		return
 	}
 	for _, pattern := range []string{
-		"/sys/fs/bpf/xvrrp/%d", "/sys/fs/bpf/xvrrp/%d-*", "/run/xvrrp/netns-%d", "/run/xvrrp/lock/%d-*",
+		"/sys/fs/bpf/xvrrp/%d", "/sys/fs/bpf/xvrrp/%d-*", "/sys/fs/bpf/xvrrp/%d~*", "/run/xvrrp/netns-%d", "/run/xvrrp/lock/%d-*",
 	} {
 		left, _ := filepath.Glob(fmt.Sprintf(pattern, st.Ino))
 		for _, path := range left {
