@@ -195,7 +195,7 @@ func TestRemovedByOthers(t *testing.T) {
 	require.Contains(t, table, vip)
 	n.Run("nft", "flush", "ruleset")
 	s.Eventually("the firewall is put back", 5*time.Second, func() bool { return n.Run("nft", "list", "ruleset") == table })
-	assert.Contains(t, daemon.Output(), "something else removed our firewall entries")
+	assert.Contains(t, daemon.Output(), "another program removed our firewall entries")
 
 	// A manager that keeps removing it.
 	monitor := n.Start("ip", "-o", "monitor", "address")
