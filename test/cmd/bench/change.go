@@ -83,7 +83,10 @@ func (b *bench) reloads(r *result, n int) {
 		s.m = s.start(d, s.master, masterPriority, reloadInstances)
 		s.steady(masterAddr, 10)
 		s.p = s.start(d, s.backup, backupPriority, reloadInstances)
-		s.steady(masterAddr, 10*reloadInstances)
+		// keepalived may never be steady with so many; it is measured as it is.
+		if !s.within(20*time.Second, s.onlyMaster(masterAddr, 10*reloadInstances)) && d == "xvrrp" {
+			s.b.Fatalf("%s has not become the only master", masterAddr)
+		}
 		s.hold(time.Second)
 		s.client.Run("ip", "address", "add", "192.168.2.250/24", "dev", "ens33")
 		r.Reloads[d] = map[string]reloaded{
