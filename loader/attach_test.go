@@ -225,35 +225,36 @@ func TestTCXComesFirst(t *testing.T) {
 	require.NoError(t, c.Close())
 }
 
-// A hook that loses its last program is made anew, with a revision as before.
-func TestHookIsMadeAnew(t *testing.T) {
+// attachedTCX returns a Collection that is attached to an interface.
+func attachedTCX(t *testing.T) (c *Collection, ifindex int) {
+	t.Helper()
 	requireTCX(t)
-	ports := namespace(t, "port")
+	ifindex = namespace(t, "port")[0]
 	c, err := Load(Options{Routers: 2})
 	require.NoError(t, err)
-	defer c.Close()
-	_, err = c.Attach(Port{Ifindex: ports[0], Ifname: "port", Modes: []Mode{ModeTCX}})
+	t.Cleanup(func() { _ = c.Close() })
+	_, err = c.Attach(Port{Ifindex: ifindex, Ifname: "port", Modes: []Mode{ModeTCX}})
 	require.NoError(t, err)
-	attached, err := c.Attached(ports[0])
+	return c, ifindex
+}
+
+// A hook that loses its last program is made anew, with a revision as before.
+func TestHookIsMadeAnew(t *testing.T) {
+	c, port := attachedTCX(t)
+	attached, err := c.Attached(port)
 	require.NoError(t, err)
 	require.True(t, attached)
-	require.NoError(t, c.ports[ports[0]].link.(link.Link).Detach())
-	agent(t, ports[0], ebpf.AttachTCXIngress)
-	attached, err = c.Attached(ports[0])
+	require.NoError(t, c.ports[port].link.(link.Link).Detach())
+	agent(t, port, ebpf.AttachTCXIngress)
+	attached, err = c.Attached(port)
 	require.NoError(t, err)
 	assert.False(t, attached)
 }
 
 // The path is looked at on every interface, again and again.
 func TestAttachedAllocatesNothing(t *testing.T) {
-	requireTCX(t)
-	ports := namespace(t, "port")
-	c, err := Load(Options{Routers: 2})
-	require.NoError(t, err)
-	defer c.Close()
-	_, err = c.Attach(Port{Ifindex: ports[0], Ifname: "port", Modes: []Mode{ModeTCX}})
-	require.NoError(t, err)
-	assert.Zero(t, testing.AllocsPerRun(100, func() { _, _ = c.Attached(ports[0]) }))
+	c, port := attachedTCX(t)
+	assert.Zero(t, testing.AllocsPerRun(100, func() { _, _ = c.Attached(port) }))
 }
 
 func TestBusyHookIsExplained(t *testing.T) {

@@ -228,8 +228,8 @@ func (c *Collection) inherit(id RouterID) {
 
 const (
 	masterNow = uint32(rxXvrrpLimitXVRRP_LIMIT_MASTER)
-	// masterBefore stands for a router that a predecessor was master of; for the
-	// program any number but 0 is a master.
+	// masterBefore stands for a router that a predecessor was master of: its fence
+	// also holds under the lease of this daemon.
 	masterBefore = uint32(rxXvrrpLimitXVRRP_LIMIT_MASTER_BEFORE)
 )
 

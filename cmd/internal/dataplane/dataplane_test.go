@@ -24,18 +24,8 @@ import (
 	"github.com/xvrrp/xvrrp/control/packet/packettest"
 	"github.com/xvrrp/xvrrp/control/plan"
 	"github.com/xvrrp/xvrrp/loader"
+	"github.com/xvrrp/xvrrp/test/lab"
 )
-
-func requireRoot(t *testing.T) {
-	t.Helper()
-	if os.Geteuid() == 0 {
-		return
-	}
-	if os.Getenv("CI") == "true" {
-		t.Fatal("this test needs root, and CI must have it")
-	}
-	t.Skip("this test needs root")
-}
 
 func TestPrograms(t *testing.T) {
 	for name, tc := range map[string]struct {
@@ -74,7 +64,7 @@ type site struct {
 
 func newSite(t *testing.T) *site {
 	t.Helper()
-	requireRoot(t)
+	lab.Require(t)
 	// The thread ends with the test, and its namespace with the thread.
 	runtime.LockOSThread()
 	require.NoError(t, unix.Unshare(unix.CLONE_NEWNET))
