@@ -33,6 +33,7 @@ type Plane struct {
 	Room     Room
 
 	kernel *loader.Collection // nil until the first port wants a program
+	claim  *transport.Claim   // nil until the first port is opened
 }
 
 // Port is an open interface. The event loop has Engine; the rest is for one
@@ -75,6 +76,11 @@ func (d *Plane) Open(key plan.PortKey, p *plan.Port, routers []Router) (_ *Port,
 			err = errors.Join(err, out.Close())
 		}
 	}()
+	if d.claim == nil {
+		if d.claim, err = transport.NewClaim(); err != nil {
+			return nil, err
+		}
+	}
 	if out.sender, err = transport.NewSender(key.Name, key.Ifindex, p.Groups, batch); err != nil {
 		return nil, err
 	}
@@ -195,12 +201,15 @@ func (d *Plane) DropUnused() {
 
 // Close ends the programs. All ports are closed.
 func (d *Plane) Close() error {
-	if d.kernel == nil {
-		return nil
+	var errs []error
+	if d.claim != nil {
+		errs = append(errs, d.claim.Close())
 	}
-	err := d.kernel.Close()
-	d.kernel = nil
-	return err
+	if d.kernel != nil {
+		errs = append(errs, d.kernel.Close())
+	}
+	d.claim, d.kernel = nil, nil
+	return errors.Join(errs...)
 }
 
 // xdpHolder returns the id of the program on an interface's XDP hook. A test

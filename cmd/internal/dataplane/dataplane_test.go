@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strconv"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -144,6 +146,61 @@ func TestOpenFallsBack(t *testing.T) {
 			require.NoError(t, p.Close())
 		})
 	}
+}
+
+// The kernel finds somebody who wants VRRP, so it answers no advert to an
+// address of the host with an ICMP error.
+func TestHostSpeaksVRRP(t *testing.T) {
+	s := newSite(t)
+	d := s.plane()
+	p, err := d.Open(s.key, &plan.Port{Modes: []plan.Mode{plan.ModeSocket}, Groups: []netip.Addr{packettest.Group}}, nil)
+	require.NoError(t, err)
+	defer func() { assert.NoError(t, p.Close()) }()
+	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
+	require.NoError(t, err)
+	defer func() { assert.NoError(t, unix.Close(fd)) }()
+	require.NoError(t, unix.Bind(fd, &unix.SockaddrLinklayer{Ifindex: s.peer}))
+
+	toGroup := packettest.Valid(3)
+	toHost := toGroup
+	toHost.Dst = source
+	toHost.Mutate = func(frame []byte, _, _ int) []byte {
+		copy(frame, s.mac[:])
+		return frame
+	}
+	counted := func(name string) (delivered, unknown int) {
+		before := ipCounters(t)
+		for _, f := range []packettest.Spec{toGroup, toHost} {
+			_, err := unix.Write(fd, f.Build())
+			require.NoError(t, err, name)
+		}
+		require.Eventually(t, func() bool { return ipCounters(t)["InReceives"] >= before["InReceives"]+2 },
+			10*time.Second, time.Millisecond, name)
+		after := ipCounters(t)
+		return after["InDelivers"] - before["InDelivers"], after["InUnknownProtos"] - before["InUnknownProtos"]
+	}
+	delivered, refused := counted("open")
+	assert.Equal(t, 2, delivered)
+	assert.Zero(t, refused)
+	require.NoError(t, d.Close())
+	_, refused = counted("closed")
+	assert.Equal(t, 2, refused)
+}
+
+// ipCounters returns those of IPv4 in the namespace of this thread.
+func ipCounters(t *testing.T) map[string]int {
+	t.Helper()
+	raw, err := os.ReadFile("/proc/thread-self/net/snmp")
+	require.NoError(t, err)
+	lines := strings.Split(string(raw), "\n")
+	names, values := strings.Fields(lines[0]), strings.Fields(lines[1])
+	require.Len(t, values, len(names))
+	out := map[string]int{}
+	for i, name := range names[1:] {
+		out[name], err = strconv.Atoi(values[i+1])
+		require.NoError(t, err)
+	}
+	return out
 }
 
 // A fence that a dead daemon left closed is closed at every moment of the start

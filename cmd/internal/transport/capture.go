@@ -92,14 +92,8 @@ func (c *Capture) change(id loader.RouterID, add func(captureTable)) {
 }
 
 func (c *Capture) configure() error {
-	filter, err := vrrpOnly()
-	if err != nil {
+	if err := attachFilter(c.fd, vrrpOnly...); err != nil {
 		return err
-	}
-	err = unix.SetsockoptSockFprog(c.fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER,
-		&unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]})
-	if err != nil {
-		return fmt.Errorf("attach filter: %w", err)
 	}
 	for _, o := range []struct{ level, name int }{
 		{unix.SOL_SOCKET, unix.SO_TIMESTAMPNS},
@@ -118,26 +112,34 @@ func htons(v uint16) uint16 { return v<<8 | v>>8 }
 
 // vrrpOnly passes IPv4 and IPv6 with protocol 112. The kernel has taken off
 // the outer VLAN tag by then.
-func vrrpOnly() ([]unix.SockFilter, error) {
-	prog, err := bpf.Assemble([]bpf.Instruction{
-		bpf.LoadAbsolute{Off: 12, Size: 2},
-		bpf.JumpIf{Cond: bpf.JumpEqual, Val: 0x0800, SkipFalse: 2},
-		bpf.LoadAbsolute{Off: 14 + 9, Size: 1},
-		bpf.Jump{Skip: 2},
-		bpf.JumpIf{Cond: bpf.JumpEqual, Val: 0x86dd, SkipFalse: 3},
-		bpf.LoadAbsolute{Off: 14 + 6, Size: 1},
-		bpf.JumpIf{Cond: bpf.JumpEqual, Val: packet.Protocol, SkipFalse: 1},
-		bpf.RetConstant{Val: 0xffff},
-		bpf.RetConstant{Val: 0},
-	})
+var vrrpOnly = []bpf.Instruction{
+	bpf.LoadAbsolute{Off: 12, Size: 2},
+	bpf.JumpIf{Cond: bpf.JumpEqual, Val: 0x0800, SkipFalse: 2},
+	bpf.LoadAbsolute{Off: 14 + 9, Size: 1},
+	bpf.Jump{Skip: 2},
+	bpf.JumpIf{Cond: bpf.JumpEqual, Val: 0x86dd, SkipFalse: 3},
+	bpf.LoadAbsolute{Off: 14 + 6, Size: 1},
+	bpf.JumpIf{Cond: bpf.JumpEqual, Val: packet.Protocol, SkipFalse: 1},
+	bpf.RetConstant{Val: 0xffff},
+	bpf.RetConstant{Val: 0},
+}
+
+// attachFilter makes a socket receive what a program of classic BPF accepts.
+func attachFilter(fd int, program ...bpf.Instruction) error {
+	raw, err := bpf.Assemble(program)
 	if err != nil {
-		return nil, err
+		return fmt.Errorf("assemble filter: %w", err)
 	}
-	out := make([]unix.SockFilter, len(prog))
-	for i, ins := range prog {
-		out[i] = unix.SockFilter{Code: ins.Op, Jt: ins.Jt, Jf: ins.Jf, K: ins.K}
+	filter := make([]unix.SockFilter, len(raw))
+	for i, ins := range raw {
+		filter[i] = unix.SockFilter{Code: ins.Op, Jt: ins.Jt, Jf: ins.Jf, K: ins.K}
 	}
-	return out, nil
+	err = unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER,
+		&unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]})
+	if err != nil {
+		return fmt.Errorf("attach filter: %w", err)
+	}
+	return nil
 }
 
 // SetMAC tells the hardware address of the interface. It may change.

@@ -75,41 +75,28 @@ type mmsghdr struct {
 
 // NewSender opens the raw socket of an interface for at most batch adverts at
 // a time and joins the groups. The socket stays open for as long as the daemon
-// runs: it holds the memberships and keeps the kernel from answering adverts
-// with ICMP errors. It receives nothing.
+// runs: it holds the memberships. It is not one of protocol VRRP: for each
+// advert the kernel looks at all of those that the host has, one for each
+// interface, and this one is to receive nothing.
 func NewSender(ifname string, ifindex int, groups []netip.Addr, batch int) (*Sender, error) {
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, packet.Protocol)
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.IPPROTO_RAW)
 	if err != nil {
-		return nil, fmt.Errorf("open raw VRRP socket: %w", err)
+		return nil, fmt.Errorf("open raw socket: %w", err)
 	}
 	s := &Sender{
 		fd: fd, msgs: make([]mmsghdr, batch), iovs: make([]unix.Iovec, batch), frames: make([]*Frame, batch),
 	}
 	if err := s.configure(ifname, ifindex, groups); err != nil {
-		return nil, errors.Join(fmt.Errorf("set up raw VRRP socket on %s: %w", ifname, err), unix.Close(fd))
+		return nil, errors.Join(fmt.Errorf("set up raw socket on %s: %w", ifname, err), unix.Close(fd))
 	}
 	return s, nil
 }
 
 func (s *Sender) configure(ifname string, ifindex int, groups []netip.Addr) error {
-	nothing, err := bpf.Assemble([]bpf.Instruction{bpf.RetConstant{Val: 0}})
-	if err != nil {
-		return err
-	}
-	filter := make([]unix.SockFilter, len(nothing))
-	for i, ins := range nothing {
-		filter[i] = unix.SockFilter{Code: ins.Op, Jt: ins.Jt, Jf: ins.Jf, K: ins.K}
-	}
-	err = unix.SetsockoptSockFprog(s.fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER,
-		&unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]})
-	if err != nil {
-		return fmt.Errorf("attach filter: %w", err)
-	}
 	if err := unix.BindToDevice(s.fd, ifname); err != nil {
 		return fmt.Errorf("bind to device: %w", err)
 	}
 	for _, o := range []struct{ level, name, value int }{
-		{unix.IPPROTO_IP, unix.IP_HDRINCL, 1},
 		{unix.IPPROTO_IP, unix.IP_MULTICAST_LOOP, 0},
 		{unix.SOL_SOCKET, unix.SO_DONTROUTE, 1},
 		{unix.SOL_SOCKET, unix.SO_PRIORITY, 6}, // network control, as CS6 would map
@@ -202,3 +189,23 @@ func (s *Sender) Flush() (sent, refused int, err error) {
 
 // Close leaves the groups and closes the socket.
 func (s *Sender) Close() error { return unix.Close(s.fd) }
+
+// Claim makes the host one that speaks VRRP: while it is open, the kernel does
+// not answer an advert to an address of the host with an ICMP error, nor count
+// adverts as packets of an unknown protocol.
+type Claim struct{ fd int }
+
+// NewClaim opens a raw VRRP socket that receives nothing.
+func NewClaim() (*Claim, error) {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, packet.Protocol)
+	if err != nil {
+		return nil, fmt.Errorf("open raw VRRP socket: %w", err)
+	}
+	if err := attachFilter(fd, bpf.RetConstant{Val: 0}); err != nil {
+		return nil, errors.Join(fmt.Errorf("set up raw VRRP socket: %w", err), unix.Close(fd))
+	}
+	return &Claim{fd}, nil
+}
+
+// Close gives the protocol up.
+func (c *Claim) Close() error { return unix.Close(c.fd) }
