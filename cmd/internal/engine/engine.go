@@ -9,6 +9,7 @@ import (
 	"os"
 	"runtime"
 	"sync/atomic"
+	"syscall"
 	"time"
 	"unsafe"
 
@@ -34,6 +35,10 @@ const (
 	graceTime = 500 * time.Microsecond
 	// longestSleep lets a watchdog see that the loop goes round.
 	longestSleep = 250 * time.Millisecond
+	// In a wait of longWait or more the runtime has the loop's processor (its
+	// P), if every router tolerates a suspension of patience.
+	longWait = 20 * time.Millisecond
+	patience = 200 * time.Millisecond
 	// drainSlice is the number of events between two looks at the clock. A full
 	// ring takes tens of milliseconds to drain, and our own adverts are not kept
 	// waiting for that. A backup's deadline, though, is acted on only when
@@ -75,6 +80,12 @@ type Engine struct {
 	Stats Stats
 
 	epoll, timer, wakeup int
+	resting              int // an epoll, which has the other in it during a long wait
+	restingFile          *os.File
+	restingConn          syscall.RawConn
+	events               [64]unix.EpollEvent
+	ready                int // of the events
+	failed               error
 	recordsFD            int
 	recordsFile          *os.File
 	records              *spsc[Record]
@@ -101,6 +112,7 @@ type Engine struct {
 	actions   [16]control.Action
 	advert    packet.Advert
 	onEvent   func(*loader.Event) // receive, bound once
+	onReady   func(uintptr) bool  // look, bound once
 }
 
 // order is a change of addresses that waits for the adverts to be sent.
@@ -116,7 +128,7 @@ func New(opts Options) (*Engine, error) {
 		next: never, probeNext: never, planned: never, told: true, table: &Table{},
 	}
 	e.table.prepare()
-	e.onEvent = e.receive
+	e.onEvent, e.onReady = e.receive, e.look
 	var err error
 	if e.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
 		return nil, fmt.Errorf("create epoll: %w", err)
@@ -130,17 +142,28 @@ func New(opts Options) (*Engine, error) {
 		}
 	}
 	for _, fd := range []int{e.timer, e.wakeup} {
-		if err := e.watch(unix.EPOLL_CTL_ADD, fd); err != 0 {
+		if err := watch(e.epoll, unix.EPOLL_CTL_ADD, fd); err != 0 {
 			return nil, fmt.Errorf("watch file descriptor %d: %w", fd, err)
 		}
 	}
 	e.recordsFile = os.NewFile(uintptr(e.recordsFD), "records")
+	if e.resting, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
+		return nil, fmt.Errorf("create epoll: %w", err)
+	}
+	if err := unix.SetNonblock(e.resting, true); err != nil { // or the runtime cannot wait for it
+		return nil, fmt.Errorf("make epoll non-blocking: %w", err)
+	}
+	e.restingFile = os.NewFile(uintptr(e.resting), "epoll")
+	if e.restingConn, err = e.restingFile.SyscallConn(); err != nil {
+		return nil, fmt.Errorf("let the runtime wait for epoll: %w", err)
+	}
 	return e, nil
 }
 
 // Close frees what New took; Run and ReadRecords must have returned.
 func (e *Engine) Close() error {
-	return errors.Join(unix.Close(e.epoll), unix.Close(e.timer), unix.Close(e.wakeup), e.recordsFile.Close())
+	return errors.Join(e.restingFile.Close(), unix.Close(e.epoll), unix.Close(e.timer), unix.Close(e.wakeup),
+		e.recordsFile.Close())
 }
 
 // Apply hands a batch to the loop. The caller waits until Applied returns its
@@ -181,13 +204,11 @@ func (e *Engine) Run(prepare func() error) error {
 	if err := prepare(); err != nil {
 		return err
 	}
-	var events [64]unix.EpollEvent
 	for !e.quit || e.leaving > 0 {
-		n, err := e.wait(events[:])
-		if err != nil {
+		if err := e.wait(); err != nil {
 			return err
 		}
-		e.iterate(control.Instant(e.clock()), events[:n])
+		e.iterate(control.Instant(e.clock()), e.events[:e.ready])
 	}
 	return nil
 }
@@ -197,21 +218,51 @@ func (e *Engine) Run(prepare func() error) error {
 // back the loop would need a lock that a starved thread may hold. When the
 // runtime wants the thread to stop, to collect garbage, its signal ends the
 // wait.
-func (e *Engine) wait(events []unix.EpollEvent) (int, error) {
-	n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(e.epoll), uintptr(unsafe.Pointer(&events[0])),
-		uintptr(len(events)), ^uintptr(0), 0, 0)
-	switch errno {
-	case 0:
-		return int(n), nil
-	case unix.EINTR:
-		return 0, nil
+//
+// That costs: the runtime takes the loop for one that computes, and preempts it
+// every 10 or 20 ms, which wakes four threads. So a loop that has long to wait,
+// and may be late, waits as other goroutines do (ADR 10).
+func (e *Engine) wait() error {
+	if !e.long() || watch(e.resting, unix.EPOLL_CTL_ADD, e.epoll) != 0 {
+		e.poll(-1)
+		return e.failed
 	}
-	return 0, fmt.Errorf("wait for events: %w", errno)
+	err := e.restingConn.Read(e.onReady)
+	_ = watch(e.resting, unix.EPOLL_CTL_DEL, e.epoll) // it is there
+	if err != nil {
+		return fmt.Errorf("wait for events: %w", err)
+	}
+	return e.failed
 }
 
-func (e *Engine) watch(op int, fd int) unix.Errno {
+// long reports whether the next wait is one of those.
+func (e *Engine) long() bool {
+	return e.planned.Sub(e.now) >= longWait && e.table.shortest >= patience
+}
+
+// look reports whether there is something to do.
+func (e *Engine) look(uintptr) bool {
+	e.poll(0)
+	return e.ready > 0 || e.failed != nil
+}
+
+// poll waits up to timeout milliseconds, -1: for ever.
+func (e *Engine) poll(timeout int) {
+	n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(e.epoll), uintptr(unsafe.Pointer(&e.events[0])),
+		uintptr(len(e.events)), uintptr(timeout), 0, 0)
+	switch errno {
+	case 0:
+		e.ready = int(n)
+	case unix.EINTR:
+		e.ready = 0
+	default:
+		e.failed = fmt.Errorf("wait for events: %w", errno)
+	}
+}
+
+func watch(epoll, op, fd int) unix.Errno {
 	ev := unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(fd)}
-	_, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_CTL, uintptr(e.epoll), uintptr(op), uintptr(fd),
+	_, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_CTL, uintptr(epoll), uintptr(op), uintptr(fd),
 		uintptr(unsafe.Pointer(&ev)), 0, 0)
 	return errno
 }
@@ -379,10 +430,10 @@ func (e *Engine) takeBatch() {
 func (e *Engine) splice(t *Table) {
 	e.flushDirty()
 	for _, fd := range e.table.descriptors {
-		_ = e.watch(unix.EPOLL_CTL_DEL, fd) // it may be closed already
+		_ = watch(e.epoll, unix.EPOLL_CTL_DEL, fd) // it may be closed already
 	}
 	for _, fd := range t.descriptors {
-		_ = e.watch(unix.EPOLL_CTL_ADD, fd)
+		_ = watch(e.epoll, unix.EPOLL_CTL_ADD, fd)
 	}
 	t.orders = append(t.orders, e.table.orders...)
 	t.judged = append(t.judged, e.table.judged...)

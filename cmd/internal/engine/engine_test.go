@@ -5,6 +5,8 @@ package engine
 import (
 	"fmt"
 	"net/netip"
+	"os"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -475,6 +477,44 @@ func TestPlanned(t *testing.T) {
 	}
 	assert.Equal(t, int64(b.planned), b.Stats.Planned.Load())
 	assert.Greater(t, b.planned, b.now)
+}
+
+// A loop that has long to wait gives its processor up, and wakes all the same.
+func TestLongWait(t *testing.T) {
+	b := newBench(t)
+	rests := func() bool {
+		info, err := os.ReadFile(fmt.Sprintf("/proc/self/fdinfo/%d", b.resting))
+		require.NoError(t, err)
+		return strings.Contains(string(info), "tfd:")
+	}
+	patient := spec("VI_1", 1, 100)
+	patient.Config.Interval = time.Second
+	b.add(patient)
+	require.NoError(t, unix.TimerfdSettime(b.timer, 0, &unix.ItimerSpec{}, nil)) // it knows another clock
+	readCounter(b.wakeup)                                                        // of the batch
+	require.True(t, b.long())
+	for name, end := range map[string]func(){
+		"news":  func() { kick(b.wakeup) },
+		"frame": func() { kick(b.kernel.fd) },
+	} {
+		done := make(chan error)
+		go func() { done <- b.wait() }()
+		require.Eventually(t, rests, 10*time.Second, time.Millisecond, name)
+		end()
+		require.NoError(t, <-done, name)
+		assert.Equal(t, 1, b.ready, name)
+		assert.False(t, rests(), name)
+		readCounter(int(b.events[0].Fd))
+	}
+	b.planned = b.now.Add(10 * time.Millisecond)
+	assert.False(t, b.long(), "the loop wakes soon")
+	b.planned = b.now.Add(time.Second)
+	require.True(t, b.long())
+	kick(b.wakeup)
+	assert.Zero(t, testing.AllocsPerRun(100, func() { _ = b.wait() }))
+	b.add(spec("VI_2", 2, 100))
+	b.planned = b.now.Add(time.Second)
+	assert.False(t, b.long(), "a peer of a router would not wait for a late loop")
 }
 
 func BenchmarkIterationSendsAdvert(b *testing.B) {
