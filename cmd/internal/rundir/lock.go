@@ -19,7 +19,7 @@ var ErrInUse = errors.New("another xvrrpd uses it")
 // Lock makes sure that one daemon alone serves an interface of a network
 // namespace. The kernel drops it with the process.
 type Lock struct {
-	file *os.File
+	fd   int
 	path string
 }
 
@@ -50,50 +50,52 @@ func lock(path string) (*Lock, error) {
 // was had: its last holder has just released it, and the next one makes
 // another file.
 func tryLock(path string) (_ *Lock, err error) {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR|unix.O_NOFOLLOW, 0o600)
+	// Without the os package, which tries to make each file one that the
+	// runtime can wait for: a daemon has hundreds of them to lock when it starts.
+	fd, err := unix.Open(path, unix.O_CREAT|unix.O_RDWR|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
 	if err != nil {
-		return nil, err
+		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
 	}
 	current := false
 	defer func() {
 		if !current {
-			err = errors.Join(err, f.Close())
+			err = errors.Join(err, unix.Close(fd))
 		}
 	}()
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+	if err := unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		if errors.Is(err, unix.EWOULDBLOCK) {
 			return nil, ErrInUse
 		}
 		return nil, &fs.PathError{Op: "flock", Path: path, Err: err}
 	}
-	if current, err = isAt(f, path); !current {
+	if current, err = isAt(fd, path); !current {
 		return nil, err
 	}
-	return &Lock{file: f, path: path}, nil
+	return &Lock{fd: fd, path: path}, nil
 }
 
 // isAt reports whether an open file is the one at a path.
-func isAt(f *os.File, path string) (bool, error) {
-	have, err := f.Stat()
-	if err != nil {
-		return false, err
+func isAt(fd int, path string) (bool, error) {
+	var have, there unix.Stat_t
+	if err := unix.Fstat(fd, &have); err != nil {
+		return false, &fs.PathError{Op: "fstat", Path: path, Err: err}
 	}
-	there, err := os.Lstat(path)
-	if errors.Is(err, fs.ErrNotExist) {
+	switch err := unix.Lstat(path, &there); err {
+	case nil:
+		return have.Dev == there.Dev && have.Ino == there.Ino, nil
+	case unix.ENOENT:
 		return false, nil
+	default:
+		return false, &fs.PathError{Op: "lstat", Path: path, Err: err}
 	}
-	if err != nil {
-		return false, err
-	}
-	return os.SameFile(have, there), nil
 }
 
 // Release removes the file and gives the lock up, in this order: while the lock
 // is held no other daemon removes or replaces the file.
 func (l *Lock) Release() error {
-	current, err := isAt(l.file, l.path)
+	current, err := isAt(l.fd, l.path)
 	if current {
 		err = os.Remove(l.path)
 	}
-	return errors.Join(err, l.file.Close())
+	return errors.Join(err, unix.Close(l.fd))
 }
