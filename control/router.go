@@ -206,7 +206,7 @@ func (r *Router) MasterDownInterval() time.Duration {
 func (r *Router) Step(now Instant, ev Event, out []Action) []Action {
 	switch ev.Kind {
 	case EventStartup:
-		return r.startup(now, out)
+		return r.startup(now, ev.At, out)
 	case EventShutdown:
 		return r.shutdown(now, out)
 	case EventTrack:
@@ -237,7 +237,7 @@ func (r *Router) Step(now Instant, ev Event, out []Action) []Action {
 	return out
 }
 
-func (r *Router) startup(now Instant, out []Action) []Action {
+func (r *Router) startup(now, since Instant, out []Action) []Action {
 	if r.state != Init {
 		return out
 	}
@@ -248,7 +248,11 @@ func (r *Router) startup(now Instant, out []Action) []Action {
 		return r.becomeMaster(now, ReasonOwner, out)
 	}
 	// compat: `state MASTER` starts as a backup too and waits like any other.
-	return r.becomeBackup(now, ReasonStartup, out)
+	out = r.becomeBackup(now, ReasonStartup, out)
+	if since > 0 {
+		r.masterDown = max(now, since.Add(r.MasterDownInterval()))
+	}
+	return out
 }
 
 func (r *Router) shutdown(now Instant, out []Action) []Action {

@@ -19,6 +19,7 @@ import (
 	"github.com/xvrrp/xvrrp/cmd/internal/alarm"
 	"github.com/xvrrp/xvrrp/cmd/internal/api"
 	"github.com/xvrrp/xvrrp/cmd/internal/clock"
+	"github.com/xvrrp/xvrrp/cmd/internal/dataplane"
 	"github.com/xvrrp/xvrrp/cmd/internal/engine"
 	"github.com/xvrrp/xvrrp/cmd/internal/journal"
 	"github.com/xvrrp/xvrrp/cmd/internal/metrics"
@@ -77,6 +78,7 @@ type Daemon struct {
 	reloads  chan reloadRequest
 	inbox    inbox
 	state    *reconciler
+	listener *dataplane.Listener // of the start; nil: none
 
 	loopDone chan struct{} // closed when the event loop has ended
 	seen     uint64        // progress of the loop; the reader of its records has it
@@ -118,6 +120,12 @@ func New(opts Options) (d *Daemon, err error) {
 		return d, err
 	}
 	d.state.links = d.watcher
+	if d.listener, err = dataplane.Listen(opts.Config, d.watcher.Facts()); err != nil {
+		d.log.Info("routers count from when their interfaces are open", "err", err)
+	}
+	if d.listener != nil {
+		d.state.listener = d.listener
+	}
 	for _, l := range d.watcher.Facts().Links {
 		d.host.SetMAC(l.Index, hardwareAddr(l.Ethernet, l.MAC))
 	}
@@ -162,6 +170,9 @@ func (d *Daemon) news(n vip.News) {
 	if !n.Addr.IsValid() || !n.Down || link == nil || !link.OtherSource(n.Addr) {
 		d.engine.Link(engine.Link{Watched: engine.Watched{Ifindex: n.Ifindex, Addr: n.Addr}, Down: n.Down, MAC: n.MAC})
 	} // else the plan moves the source to the address that is left, and no router steps down
+	if !n.Addr.IsValid() && d.listener != nil {
+		d.listener.Interrupted(n.Ifindex)
+	}
 	switch {
 	case n.Addr.IsValid() && n.Down:
 		d.host.Lost(vip.Key{Ifindex: n.Ifindex, Addr: n.Addr})
@@ -313,6 +324,7 @@ func (d *Daemon) close() error {
 	if d.engine != nil {
 		errs = append(errs, d.engine.Close())
 	}
+	d.state.deafen()
 	errs = append(errs, d.state.unlock())
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("stop: %w", err)

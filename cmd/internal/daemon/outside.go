@@ -59,6 +59,14 @@ type links interface {
 	Changed() <-chan struct{}
 }
 
+// listener hears adverts while the ports are opened.
+type listener interface {
+	Drain(func(*loader.Event)) int
+	SetRouter(loader.RouterID, plan.Identity, *plan.Router) bool
+	Since() int64
+	Close() error
+}
+
 // lock is held until it is released.
 type lock interface{ Release() error }
 

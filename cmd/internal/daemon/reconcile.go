@@ -25,6 +25,7 @@ import (
 	"github.com/xvrrp/xvrrp/cmd/internal/rundir"
 	"github.com/xvrrp/xvrrp/cmd/internal/snapshot"
 	"github.com/xvrrp/xvrrp/cmd/internal/transport"
+	"github.com/xvrrp/xvrrp/control"
 	"github.com/xvrrp/xvrrp/control/config"
 	"github.com/xvrrp/xvrrp/control/plan"
 	"github.com/xvrrp/xvrrp/loader"
@@ -69,7 +70,8 @@ type reconciler struct {
 	ports    map[plan.PortKey]*dataplane.Port
 	routers  map[plan.Identity]*running
 	leaving  map[*engine.Router]*running
-	byID     []bool // router ids that are used
+	listener listener // until the first routers run; nil: there is none
+	byID     []bool   // router ids that are used
 	sessions []*engine.Session
 	local    uint32 // discriminator of the first session
 	prober   *transport.Prober
@@ -610,6 +612,9 @@ func (r *reconciler) start(s plan.StartRouter, w *work) error {
 		}
 	}
 	r.lockAddresses(s.ID.Port, s.Router.Addresses)
+	if r.listener != nil && !r.listener.SetRouter(id, s.ID, &s.Router) {
+		r.deafen()
+	}
 	x.set = r.addrs.Add(setSpec(&s.Router))
 	x.Router = engine.NewRouter(id, port, x.set, engineSpec(&s.Router))
 	r.routers[s.ID] = x
@@ -670,7 +675,11 @@ func (r *reconciler) commit(w *work) {
 		if w.changed {
 			w.batch.Table = r.table()
 		}
+		if r.listener != nil {
+			w.batch.Heard, w.batch.Since = r.listener, control.Instant(r.listener.Since())
+		}
 		r.apply(&w.batch)
+		r.deafen()
 	}
 	if len(w.sets) > 0 {
 		r.addrs.Update(w.sets...)
@@ -683,6 +692,18 @@ func (r *reconciler) commit(w *work) {
 			r.log.Warn("could not clean up a closed interface completely", "err", err)
 		}
 	}
+}
+
+// deafen ends the listener: the routers hear for themselves, or one of them was
+// not heard.
+func (r *reconciler) deafen() {
+	if r.listener == nil {
+		return
+	}
+	if err := r.listener.Close(); err != nil {
+		r.log.Warn("could not close a packet socket", "err", err)
+	}
+	r.listener = nil
 }
 
 // unfenced returns the addresses of routers that no fence can silence, while this

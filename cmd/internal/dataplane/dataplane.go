@@ -284,13 +284,18 @@ func (p *Port) InPath() bool {
 	return in || err != nil // what cannot be asked is not known to be gone
 }
 
-// SetRouter makes the port receive the adverts of a virtual router, or changes
-// what it knows of it.
-func (p *Port) SetRouter(id loader.RouterID, at plan.Identity, r *plan.Router) error {
-	k := loader.Router{
+// heard says which adverts are those of a virtual router.
+func heard(at plan.Identity, r *plan.Router) loader.Router {
+	return loader.Router{
 		Ifindex: at.Port.Ifindex, VLAN: at.VLAN, VRID: at.VRID, IPv6: at.IPv6,
 		Version: r.Config.Version, CheckTTL: true, Group: r.Group, Broadcast: r.Broadcast, Name: r.Name,
 	}
+}
+
+// SetRouter makes the port receive the adverts of a virtual router, or changes
+// what it knows of it.
+func (p *Port) SetRouter(id loader.RouterID, at plan.Identity, r *plan.Router) error {
+	k := heard(at, r)
 	for _, a := range r.Addresses {
 		if a.Ifindex == at.Port.Ifindex {
 			k.Addrs = append(k.Addrs, a.Prefix.Addr())

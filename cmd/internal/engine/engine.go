@@ -416,7 +416,10 @@ func (e *Engine) takeBatch() {
 		e.change(&b.Change[i])
 	}
 	for _, r := range b.Start {
-		e.step(r, control.Event{Kind: control.EventStartup})
+		e.step(r, control.Event{Kind: control.EventStartup, At: b.Since})
+	}
+	if b.Heard != nil {
+		b.Heard.Drain(e.onEvent)
 	}
 	e.quit = e.quit || b.Quit
 	// First: who sees the number may hand over the next batch.

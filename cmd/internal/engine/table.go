@@ -234,5 +234,12 @@ type Batch struct {
 	Stop   []*Router
 	Change []Change
 	Start  []*Router
-	Quit   bool // the loop ends once every router is INIT
+	// Heard, if there is one, has the adverts to the routers of Start that
+	// arrived since Since, when the host began to listen for all of them, until
+	// their ports were open. Their timers count from then.
+	Heard interface {
+		Drain(func(*loader.Event)) int
+	}
+	Since control.Instant
+	Quit  bool // the loop ends once every router is INIT
 }

@@ -22,14 +22,12 @@ import (
 // where no BPF program can be used. It hands out the same events as
 // loader.Collection, with the kernel's receive time, but every advert is one.
 type Capture struct {
+	*vrrpSocket
 	ifindex  int
-	fd       int
 	mac      [6]byte
 	routers  atomic.Pointer[captureTable]
 	frame    packet.Frame
 	event    loader.Event
-	buf      []byte
-	oob      []byte
 	counters [loader.ReasonMax]atomic.Uint64
 }
 
@@ -51,17 +49,18 @@ type captureTable map[captureKey]captureRouter
 // NewCapture opens the packet socket of an interface, whose hardware address
 // mac is.
 func NewCapture(ifname string, ifindex int, mac net.HardwareAddr) (*Capture, error) {
-	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	socket, err := openVRRPSocket(ifindex)
 	if err != nil {
 		return nil, fmt.Errorf("open packet socket on %s: %w", ifname, err)
 	}
-	c := &Capture{ifindex: ifindex, fd: fd, buf: make([]byte, 2048), oob: make([]byte, 256)}
+	return newCapture(socket, ifindex, mac), nil
+}
+
+func newCapture(socket *vrrpSocket, ifindex int, mac net.HardwareAddr) *Capture {
+	c := &Capture{vrrpSocket: socket, ifindex: ifindex}
 	c.routers.Store(&captureTable{})
 	c.SetMAC(mac)
-	if err := c.configure(); err != nil {
-		return nil, errors.Join(fmt.Errorf("set up packet socket on %s: %w", ifname, err), unix.Close(fd))
-	}
-	return c, nil
+	return c
 }
 
 // SetRouter makes adverts of a virtual router events with this id, or changes
@@ -91,8 +90,29 @@ func (c *Capture) change(id loader.RouterID, add func(captureTable)) {
 	c.routers.Store(&table)
 }
 
-func (c *Capture) configure() error {
-	if err := attachFilter(c.fd, vrrpOnly...); err != nil {
+// vrrpSocket receives VRRP messages as the wire has them.
+type vrrpSocket struct {
+	fd   int
+	buf  []byte
+	oob  []byte
+	from unix.RawSockaddrLinklayer // of the last frame
+}
+
+// openVRRPSocket opens one on an interface; 0: on all of them.
+func openVRRPSocket(ifindex int) (*vrrpSocket, error) {
+	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	s := &vrrpSocket{fd: fd, buf: make([]byte, 2048), oob: make([]byte, 256)}
+	if err := s.configure(ifindex); err != nil {
+		return nil, errors.Join(err, unix.Close(fd))
+	}
+	return s, nil
+}
+
+func (s *vrrpSocket) configure(ifindex int) error {
+	if err := attachFilter(s.fd, vrrpOnly...); err != nil {
 		return err
 	}
 	for _, o := range []struct{ level, name int }{
@@ -100,12 +120,16 @@ func (c *Capture) configure() error {
 		{unix.SOL_PACKET, unix.PACKET_AUXDATA},
 		{unix.SOL_PACKET, unix.PACKET_IGNORE_OUTGOING},
 	} {
-		if err := unix.SetsockoptInt(c.fd, o.level, o.name, 1); err != nil {
+		if err := unix.SetsockoptInt(s.fd, o.level, o.name, 1); err != nil {
 			return fmt.Errorf("set socket option %d: %w", o.name, err)
 		}
 	}
 	// The filter is in place before the socket receives anything.
-	return unix.Bind(c.fd, &unix.SockaddrLinklayer{Protocol: htons(unix.ETH_P_ALL), Ifindex: c.ifindex})
+	err := unix.Bind(s.fd, &unix.SockaddrLinklayer{Protocol: htons(unix.ETH_P_ALL), Ifindex: ifindex})
+	if err != nil {
+		return fmt.Errorf("bind: %w", err)
+	}
+	return nil
 }
 
 func htons(v uint16) uint16 { return v<<8 | v>>8 }
@@ -159,38 +183,44 @@ func (c *Capture) Drain(fn func(*loader.Event)) (n int) {
 			break
 		}
 		late = rxNs > began
-		id, reason := c.classify(c.buf[:size], vlan)
-		c.counters[reason].Add(1)
-		if reason >= loader.ReasonBadSource || reason == loader.ReasonTruncated && len(c.frame.Payload) >= 2 {
-			c.deliver(rxNs, id, reason, fn)
+		if c.take(size, rxNs, vlan, fn) {
 			n++
 		}
 	}
 	return n
 }
 
-func (c *Capture) deliver(rxNs int64, id loader.RouterID, reason loader.Reason, fn func(*loader.Event)) {
+// take handles a frame that was received, and reports whether it was an event.
+func (c *Capture) take(size int, rxNs int64, vlan uint16, fn func(*loader.Event)) bool {
+	id, reason := c.classify(c.buf[:size], vlan)
+	c.counters[reason].Add(1)
+	if reason < loader.ReasonBadSource && (reason != loader.ReasonTruncated || len(c.frame.Payload) < 2) {
+		return false
+	}
 	c.event = loader.Event{
 		RxNs: rxNs, Router: id, Ifindex: c.ifindex, Src: c.frame.Src, Dst: c.frame.Dst,
 		MAC: c.frame.MAC, Reason: reason, Payload: c.frame.Payload,
 	}
 	fn(&c.event)
+	return true
 }
 
 // receive reads one frame, with the time at which the kernel got it, on
 // CLOCK_MONOTONIC, and the VLAN tag that the kernel took off.
-func (c *Capture) receive() (size int, rxNs int64, vlan uint16, ok bool) {
-	iov := unix.Iovec{Base: &c.buf[0]}
-	iov.SetLen(len(c.buf))
-	msg := unix.Msghdr{Iov: &iov, Control: &c.oob[0]}
+func (s *vrrpSocket) receive() (size int, rxNs int64, vlan uint16, ok bool) {
+	iov := unix.Iovec{Base: &s.buf[0]}
+	iov.SetLen(len(s.buf))
+	msg := unix.Msghdr{
+		Name: (*byte)(unsafe.Pointer(&s.from)), Namelen: unix.SizeofSockaddrLinklayer, Iov: &iov, Control: &s.oob[0],
+	}
 	msg.SetIovlen(1)
-	msg.SetControllen(len(c.oob))
-	n, _, errno := unix.RawSyscall(unix.SYS_RECVMSG, uintptr(c.fd), uintptr(unsafe.Pointer(&msg)), unix.MSG_DONTWAIT)
+	msg.SetControllen(len(s.oob))
+	n, _, errno := unix.RawSyscall(unix.SYS_RECVMSG, uintptr(s.fd), uintptr(unsafe.Pointer(&msg)), unix.MSG_DONTWAIT)
 	if errno != 0 {
 		return 0, 0, 0, false
 	}
 	rxNs = clock.Now()
-	for b := c.oob[:msg.Controllen]; len(b) >= unix.SizeofCmsghdr; {
+	for b := s.oob[:msg.Controllen]; len(b) >= unix.SizeofCmsghdr; {
 		h := (*unix.Cmsghdr)(unsafe.Pointer(&b[0]))
 		length := int(h.Len)
 		if length < unix.SizeofCmsghdr || length > len(b) {
