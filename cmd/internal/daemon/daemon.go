@@ -102,7 +102,13 @@ func New(opts Options) (d *Daemon, err error) {
 			err = errors.Join(err, d.close())
 		}
 	}()
-	d.engine, err = engine.New(engine.Options{Lease: opts.Config.Process.Lease, Clock: clock.Now, Records: recordsSize})
+	if d.watcher, err = vip.NewWatcher(d.news, d.lost); err != nil {
+		return d, err
+	}
+	d.state.links = d.watcher
+	d.engine, err = engine.New(engine.Options{
+		Lease: opts.Config.Process.Lease, Clock: clock.Now, Records: recordsSize, Facts: present{d.watcher},
+	})
 	if err != nil {
 		return d, err
 	}
@@ -114,10 +120,6 @@ func New(opts Options) (d *Daemon, err error) {
 	process := &opts.Config.Process
 	d.releaser = release.NewKeeper(process.Lease, process.RTPriority, process.NoSwap, d.engine.Stats.Wakeups.Load, d.log)
 	d.state.addrs = realAddresses{d.host, d.releaser}
-	if d.watcher, err = vip.NewWatcher(d.news, d.lost); err != nil {
-		return d, err
-	}
-	d.state.links = d.watcher
 	for _, l := range d.watcher.Facts().Links {
 		d.host.SetMAC(l.Index, hardwareAddr(l.Ethernet, l.MAC))
 	}
@@ -158,10 +160,10 @@ func Findings(cfg *config.Config) (config.Diagnostics, error) {
 // news takes what happened on this host to the event loop and to the
 // addresses, at once. The plan follows.
 func (d *Daemon) news(n vip.News) {
-	link := d.watcher.Facts().ByIndex(n.Ifindex)
-	if !n.Addr.IsValid() || !n.Down || link == nil || !link.OtherSource(n.Addr) {
-		d.engine.Link(engine.Link{Watched: engine.Watched{Ifindex: n.Ifindex, Addr: n.Addr}, Down: n.Down, MAC: n.MAC})
-	} // else the plan moves the source to the address that is left, and no router steps down
+	at := engine.Watched{Ifindex: n.Ifindex, Addr: n.Addr}
+	if n.Down == (present{d.state.links}).Down(at) {
+		d.engine.Link(engine.Link{Watched: at, Down: n.Down, MAC: n.MAC})
+	} // else it is an address that is not missed
 	switch {
 	case n.Addr.IsValid() && n.Down:
 		d.host.Lost(vip.Key{Ifindex: n.Ifindex, Addr: n.Addr})
