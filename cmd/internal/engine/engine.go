@@ -83,6 +83,7 @@ type Engine struct {
 	pending              atomic.Pointer[Batch]
 	applied              atomic.Uint64 // number of the last batch in place
 	progress             atomic.Uint64 // grows with each batch in place and each router retired
+	ended                atomic.Bool   // Run has
 	clock                func() int64
 	lease                time.Duration
 	facts                Facts
@@ -166,9 +167,13 @@ func (e *Engine) Applied() uint64 { return e.applied.Load() }
 func (e *Engine) Progress() uint64 { return e.progress.Load() }
 
 // Link hands news of the host over, from one goroutine, once Facts has them. If
-// the loop is far behind, the caller waits, never the loop.
+// the loop is far behind, the caller waits, never the loop; news that come after
+// its end are for nobody.
 func (e *Engine) Link(l Link) {
 	for !e.links.push(&l) {
+		if e.ended.Load() {
+			return
+		}
 		kick(e.wakeup)
 		time.Sleep(time.Millisecond) // back-pressure: the loop tells nobody that there is room
 	}
@@ -178,6 +183,7 @@ func (e *Engine) Link(l Link) {
 // Run works until a batch with Quit has been applied and every router is INIT.
 // prepare runs first, on the loop's thread.
 func (e *Engine) Run(prepare func() error) error {
+	defer e.ended.Store(true)
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	if err := prepare(); err != nil {

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -126,6 +127,26 @@ func TestOldBatchLeavesMasterAlone(t *testing.T) {
 	b.apply(&Batch{Change: []Change{{r, watching(oldMAC, true, false)}}})
 	assert.Equal(t, control.Master, r.router.State())
 	assert.NotContains(t, b.sender.sent, uint8(0))
+}
+
+// A stop removes addresses after the loop has ended: their news, however many,
+// hold nobody up.
+func TestNewsAfterTheEnd(t *testing.T) {
+	b := newBench(t)
+	require.True(t, b.Apply(&Batch{Quit: true}))
+	require.NoError(t, b.Run(func() error { return nil }))
+	told := make(chan struct{})
+	go func() {
+		defer close(told)
+		for range 2 * len(b.links.slots) {
+			b.Link(Link{Watched: source, Down: true})
+		}
+	}()
+	select {
+	case <-told:
+	case <-time.After(time.Minute):
+		t.Fatal("the watcher waits for a loop that has ended")
+	}
 }
 
 // host is what a watcher and a reconciler know, who take turns at random.
