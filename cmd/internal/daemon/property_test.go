@@ -203,6 +203,7 @@ func TestPresent(t *testing.T) {
 		{"one of an interface that is not there", engine.Watched{Ifindex: 9, Addr: netip.MustParseAddr("10.9.0.1")}, true},
 	} {
 		assert.Equal(t, c.down, at.Down(c.Watched), c.name)
+		assert.Zero(t, testing.AllocsPerRun(10, func() { at.Down(c.Watched) }), c.name)
 	}
 	assert.Equal(t, up.MAC, at.MAC(2))
 	assert.Zero(t, at.MAC(9))
