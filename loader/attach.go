@@ -49,6 +49,7 @@ type port struct {
 	ifindex  int
 	routers  int // with adverts on it
 	attached bool
+	known    bool // its name and hardware address are, see introduce
 
 	mode       Mode
 	link       attachment
@@ -117,9 +118,7 @@ func (c *Collection) Attach(want Port) (Mode, error) {
 			return "", err
 		}
 	}
-	value := rxXvrrpPort{Id: p.id, Mac: want.MAC}
-	putName(value.Name[:], want.Ifname)
-	if err := c.maps["ports"].Put(uint32(want.Ifindex), value); err != nil {
+	if err := c.introduce(p, &want); err != nil {
 		return "", errors.Join(fmt.Errorf("tell the programs of %s: %w", want.Ifname, err), c.dropUnused(p))
 	}
 	if err := c.pins.takeFormer(want.Ifindex); err != nil {
@@ -149,6 +148,21 @@ func (c *Collection) Attach(want Port) (Mode, error) {
 		return "", errors.Join(err, c.detach(p))
 	}
 	return mode, nil
+}
+
+// introduce tells the programs the name and the hardware address of a port that
+// is opened. When it is attached again, SetMAC may have told another by now.
+func (c *Collection) introduce(p *port, want *Port) error {
+	if p.known {
+		return nil
+	}
+	value := rxXvrrpPort{Id: p.id, Mac: want.MAC}
+	putName(value.Name[:], want.Ifname)
+	if err := c.maps["ports"].Put(uint32(p.ifindex), value); err != nil {
+		return err
+	}
+	p.known = true
+	return nil
 }
 
 // takeOver continues the link that a predecessor pinned, also if a mode before
@@ -292,6 +306,7 @@ func (c *Collection) Detach(ifindex int) error {
 
 func (c *Collection) detach(p *port) error {
 	err := c.unlink(p)
+	p.known = false
 	return errors.Join(err, c.dropUnused(p))
 }
 

@@ -306,6 +306,33 @@ func TestRenamedInterfaceKeepsItsLink(t *testing.T) {
 	assert.NoDirExists(t, dir)
 }
 
+// A port that is attached again keeps the MAC that the event loop has told: who
+// attaches it may not have heard of it yet. One that is opened again does not.
+func TestAttachedAgainKeepsMAC(t *testing.T) {
+	ports := namespace(t, "port")
+	c, err := Load(Options{Routers: 2})
+	require.NoError(t, err)
+	defer c.Close()
+	want := Port{Ifindex: ports[0], Ifname: "port", MAC: [6]byte{2, 0, 0, 0, 0, 1}, Modes: []Mode{ModeGeneric}}
+	now := [6]byte{2, 0, 0, 0, 0, 2}
+	router := ours
+	router.Ifindex = want.Ifindex
+	require.NoError(t, c.SetRouter(0, router)) // as when it is opened
+	attach := func(mac [6]byte) {
+		t.Helper()
+		_, err := c.Attach(want)
+		require.NoError(t, err)
+		var value rxXvrrpPort
+		require.NoError(t, c.maps["ports"].Lookup(uint32(want.Ifindex), &value))
+		assert.Equal(t, mac, value.Mac)
+	}
+	attach(want.MAC)
+	c.SetMAC(want.Ifindex, now)
+	attach(now)
+	require.NoError(t, c.Detach(want.Ifindex))
+	attach(want.MAC)
+}
+
 // What is forced off an interface is noticed, and attached again.
 func TestForcedDetachmentIsNoticed(t *testing.T) {
 	ports := namespace(t, "port")

@@ -104,7 +104,13 @@ func New(opts Options) (d *Daemon, err error) {
 			err = errors.Join(err, d.close())
 		}
 	}()
-	d.engine, err = engine.New(engine.Options{Lease: opts.Config.Process.Lease, Clock: clock.Now, Records: recordsSize})
+	if d.watcher, err = vip.NewWatcher(d.news, d.lost); err != nil {
+		return d, err
+	}
+	d.state.links = d.watcher
+	d.engine, err = engine.New(engine.Options{
+		Lease: opts.Config.Process.Lease, Clock: clock.Now, Records: recordsSize, Facts: present{d.watcher},
+	})
 	if err != nil {
 		return d, err
 	}
@@ -116,10 +122,6 @@ func New(opts Options) (d *Daemon, err error) {
 	process := &opts.Config.Process
 	d.releaser = release.NewKeeper(process.Lease, process.RTPriority, process.NoSwap, d.engine.Stats.Wakeups.Load, d.log)
 	d.state.addrs = realAddresses{d.host, d.releaser}
-	if d.watcher, err = vip.NewWatcher(d.news, d.lost); err != nil {
-		return d, err
-	}
-	d.state.links = d.watcher
 	if d.listener, err = dataplane.Listen(opts.Config, d.watcher.Facts()); err != nil {
 		d.log.Info("routers count from when their interfaces are open", "err", err)
 	}
@@ -166,10 +168,10 @@ func Findings(cfg *config.Config) (config.Diagnostics, error) {
 // news takes what happened on this host to the event loop and to the
 // addresses, at once. The plan follows.
 func (d *Daemon) news(n vip.News) {
-	link := d.watcher.Facts().ByIndex(n.Ifindex)
-	if !n.Addr.IsValid() || !n.Down || link == nil || !link.OtherSource(n.Addr) {
-		d.engine.Link(engine.Link{Watched: engine.Watched{Ifindex: n.Ifindex, Addr: n.Addr}, Down: n.Down, MAC: n.MAC})
-	} // else the plan moves the source to the address that is left, and no router steps down
+	at := engine.Watched{Ifindex: n.Ifindex, Addr: n.Addr}
+	if n.Down == (present{d.state.links}).Down(at) {
+		d.engine.Link(engine.Link{Watched: at, Down: n.Down, MAC: n.MAC})
+	} // else it is an address that is not missed
 	if !n.Addr.IsValid() && d.listener != nil {
 		d.listener.Interrupted(n.Ifindex)
 	}

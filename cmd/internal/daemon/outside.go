@@ -59,6 +59,31 @@ type links interface {
 	Changed() <-chan struct{}
 }
 
+// present answers the event loop from the newest facts. It is an engine.Facts.
+type present struct{ links }
+
+// Down does not take an address for lost while the interface has another that
+// adverts can be sent from: the plan moves the source there, and no router
+// steps down.
+func (p present) Down(w engine.Watched) bool {
+	l := p.Facts().ByIndex(w.Ifindex)
+	switch {
+	case l == nil:
+		return true
+	case !w.Addr.IsValid():
+		return !l.Up
+	}
+	a := l.Addr(w.Addr)
+	return (a == nil || a.Tentative) && !l.OtherSource(w.Addr)
+}
+
+func (p present) MAC(ifindex int) (mac [6]byte) {
+	if l := p.Facts().ByIndex(ifindex); l != nil {
+		mac = l.MAC
+	}
+	return mac
+}
+
 // listener hears adverts while the ports are opened.
 type listener interface {
 	Drain(func(*loader.Event)) int

@@ -56,6 +56,7 @@ func (d dice) links() []plan.Link {
 		}
 		l := link(10*(1+d.IntN(2))+n, fmt.Sprintf("eth%d", name))
 		l.Up = d.IntN(5) > 0
+		l.MAC[4] = byte(d.IntN(3))
 		for a := range d.IntN(3) {
 			l.Addrs = append(l.Addrs, plan.Addr{
 				Prefix: netip.PrefixFrom(netip.AddrFrom4([4]byte{172, byte(a), byte(n), byte(1 + d.IntN(2))}), 24),
@@ -97,9 +98,9 @@ func (d dice) step(b *bench) {
 	b.after(time.Duration(d.IntN(3)) * time.Second)
 }
 
-// After any sequence of files and of what happens on the host, with steps that
-// fail and routers that take their time to leave, what there is, is what a
-// fresh start makes; and a stop leaves nothing.
+// After any sequence of files and of what happens on the host, also while it
+// reconciles, with steps that fail and routers that take their time to leave,
+// what there is, is what a fresh start makes; and a stop leaves nothing.
 func TestAnySequenceEndsLikeAFreshStart(t *testing.T) {
 	seeds := uint64(150)
 	if testing.Short() {
@@ -111,6 +112,13 @@ func TestAnySequenceEndsLikeAFreshStart(t *testing.T) {
 			faults := dice{rand.New(rand.NewPCG(seed, 8))} // the reconciler's
 			b := newBench(t, d.file(), d.links()...)
 			b.fail = func(what string) error {
+				if faults.IntN(10) == 0 {
+					b.facts = plan.NewFacts(faults.links())
+					select {
+					case b.changed <- struct{}{}:
+					default:
+					}
+				}
 				if what != "batch" && !strings.HasPrefix(what, "update") && faults.IntN(4) == 0 {
 					return errTest
 				}
@@ -144,6 +152,75 @@ func TestAnySequenceEndsLikeAFreshStart(t *testing.T) {
 			t.Fatalf("seed %d", seed)
 		}
 	}
+}
+
+// The loop is told of the host what the plan says, when the facts are the same.
+func TestLoopAndPlanJudgeAlike(t *testing.T) {
+	watched := 0
+	for seed := range uint64(300) {
+		bubble(t, func(t *testing.T) {
+			d := dice{rand.New(rand.NewPCG(seed, 9))}
+			b := newBench(t, d.file(), d.links()...)
+			want, _ := b.r.want()
+			for id, router := range want.Routers {
+				for n, w := range router.Watch {
+					if w.Ifindex != 0 {
+						watched++
+						assert.Equal(t, router.Config.Tracks[n].Down, present{b}.Down(engine.Watched(w)), "%v %v", id, w)
+					}
+				}
+				assert.Equal(t, router.Config.MAC, present{b}.MAC(id.Port.Ifindex))
+			}
+		})
+	}
+	assert.Positive(t, watched)
+}
+
+// What the loop is told of the host, whatever the plan says so far.
+func TestPresent(t *testing.T) {
+	up, down := link(2, "eth0", "10.0.0.1/24", "10.0.0.2/24"), link(3, "eth1", "10.1.0.1/24")
+	down.Up = false
+	fresh := link(4, "eth2", "10.2.0.1/24")
+	fresh.Addrs[0].Tentative = true
+	alone := link(5, "eth3")
+	ours := link(6, "eth4", "10.4.0.100/24")
+	ours.Addrs[0].Ours = true
+	at := present{newHost(t, up, down, fresh, alone, ours)}
+	for _, c := range []struct {
+		name string
+		engine.Watched
+		down bool
+	}{
+		{"an interface that is up", engine.Watched{Ifindex: 2}, false},
+		{"one that is down", engine.Watched{Ifindex: 3}, true},
+		{"one that is not there", engine.Watched{Ifindex: 9}, true},
+		{"an address", engine.Watched{Ifindex: 2, Addr: netip.MustParseAddr("10.0.0.1")}, false},
+		{"an address of an interface that is down", engine.Watched{Ifindex: 3, Addr: netip.MustParseAddr("10.1.0.1")}, false},
+		{"one that went, and another is there", engine.Watched{Ifindex: 2, Addr: netip.MustParseAddr("10.0.0.3")}, false},
+		{"the last one", engine.Watched{Ifindex: 5, Addr: netip.MustParseAddr("10.3.0.1")}, true},
+		{"one that went, and a virtual one is there", engine.Watched{Ifindex: 6, Addr: netip.MustParseAddr("10.4.0.1")}, true},
+		{"one that is tentative", engine.Watched{Ifindex: 4, Addr: netip.MustParseAddr("10.2.0.1")}, true},
+		{"one of an interface that is not there", engine.Watched{Ifindex: 9, Addr: netip.MustParseAddr("10.9.0.1")}, true},
+	} {
+		assert.Equal(t, c.down, at.Down(c.Watched), c.name)
+		assert.Zero(t, testing.AllocsPerRun(10, func() { at.Down(c.Watched) }), c.name)
+	}
+	assert.Equal(t, up.MAC, at.MAC(2))
+	assert.Zero(t, at.MAC(9))
+}
+
+// The batch belongs to the event loop, and what there is to the reconciler.
+func TestBatchSharesNoTracks(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		b := newBench(t, confA, eth0).start()
+		b.changes(strings.Replace(confA, "priority 100", "priority 90", 1))
+		x := b.router("A")
+		b.specs[x].Config.Tracks[0].Down = true
+		for _, r := range b.r.have.Routers {
+			assert.False(t, r.Config.Tracks[0].Down)
+		}
+		require.NoError(t, b.leaves())
+	})
 }
 
 // Reloads that change things leave nothing behind: no goroutine, router id,

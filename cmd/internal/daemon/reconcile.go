@@ -575,6 +575,7 @@ func engineSpec(p *plan.Router) engine.Spec {
 		Name: p.Name, Config: p.Config, FastDetect: engine.FastDetect(p.FastDetect),
 		Frame: transport.NewFrame(p.Advert, p.Config.Source, p.Group),
 	}
+	s.Config.Tracks = slices.Clone(s.Config.Tracks) // the loop writes to them
 	for _, watched := range p.Watch {
 		s.Watch = append(s.Watch, engine.Watched(watched))
 	}

@@ -100,6 +100,7 @@ func (p *player) order(what string) {
 func (p *player) Configure(cfg control.Config) {
 	p.bench = newBench(p.t)
 	p.port.Kernel, p.port.Sender = notingKernel{p.kernel, p}, notingSender{p}
+	p.port.MAC = cfg.MAC
 	p.router = NewRouter(0, p.port, notingSet{p}, Spec{Config: cfg})
 	p.routers = []*Router{p.router}
 	p.apply(&Batch{Table: p.newTable()})
@@ -127,6 +128,7 @@ func (p *player) Reconfigure(now control.Instant, cfg control.Config) []string {
 	if cfg.Source != p.router.spec.Config.Source {
 		own = 1 // the loop ends the template by itself: sessions have a source, too
 	}
+	p.port.MAC = cfg.MAC
 	p.batch(now, &Batch{Change: []Change{{p.router, Spec{Config: cfg}}}})
 	return p.seen(own)
 }

@@ -3,8 +3,8 @@
 // Package engine is the event loop: one thread that takes events, steps the
 // virtual routers and sends their adverts. It knows neither files, nor HTTP,
 // nor logs, nor netlink; what it needs of the host it declares as interfaces
-// ([Receiver], [Kernel], [Sender], [Prober], [Set]), so that it runs on a fake
-// clock in tests.
+// ([Receiver], [Kernel], [Sender], [Prober], [Set], [Facts]), so that it runs on
+// a fake clock in tests.
 //
 // # The loop
 //
@@ -20,6 +20,11 @@
 // a complete new [Table], with the same *Router where nothing changed. A removed
 // router stays in the table until it is INIT; the engine then reports it
 // retired, and only then is what it held freed.
+//
+// Batches and news of the host come by different ways, and a batch is computed
+// from facts that are older than news that the loop may have taken already. So a
+// batch says what is watched, and [Facts] says, when it is put in place, what is
+// the case.
 //
 // # What leaves
 //

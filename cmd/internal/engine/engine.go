@@ -55,6 +55,7 @@ type Options struct {
 	Clock func() int64
 	// Records is the number of records that may wait for the reader.
 	Records int
+	Facts   Facts
 }
 
 // Stats is what the loop measures of itself.
@@ -93,8 +94,10 @@ type Engine struct {
 	pending              atomic.Pointer[Batch]
 	applied              atomic.Uint64 // number of the last batch in place
 	progress             atomic.Uint64 // grows with each batch in place and each router retired
+	ended                atomic.Bool   // Run has
 	clock                func() int64
 	lease                time.Duration
+	facts                Facts
 
 	table     *Table
 	now       control.Instant
@@ -124,7 +127,7 @@ type order struct {
 // New returns an Engine without routers.
 func New(opts Options) (*Engine, error) {
 	e := &Engine{
-		records: newSPSC[Record](opts.Records), links: newSPSC[Link](1024), clock: opts.Clock, lease: opts.Lease,
+		records: newSPSC[Record](opts.Records), links: newSPSC[Link](1024), clock: opts.Clock, lease: opts.Lease, facts: opts.Facts,
 		next: never, probeNext: never, planned: never, told: true, table: &Table{},
 	}
 	e.table.prepare()
@@ -186,10 +189,14 @@ func (e *Engine) Applied() uint64 { return e.applied.Load() }
 // retired. Unlike a record it cannot be lost.
 func (e *Engine) Progress() uint64 { return e.progress.Load() }
 
-// Link hands news of the host over, from one goroutine. If the loop is far
-// behind, the caller waits, never the loop.
+// Link hands news of the host over, from one goroutine, once Facts has them. If
+// the loop is far behind, the caller waits, never the loop; news that come after
+// its end are for nobody.
 func (e *Engine) Link(l Link) {
 	for !e.links.push(&l) {
+		if e.ended.Load() {
+			return
+		}
 		kick(e.wakeup)
 		time.Sleep(time.Millisecond) // back-pressure: the loop tells nobody that there is room
 	}
@@ -199,6 +206,7 @@ func (e *Engine) Link(l Link) {
 // Run works until a batch with Quit has been applied and every router is INIT.
 // prepare runs first, on the loop's thread.
 func (e *Engine) Run(prepare func() error) error {
+	defer e.ended.Store(true)
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	if err := prepare(); err != nil {
@@ -342,8 +350,12 @@ func (e *Engine) takeLinks() {
 }
 
 func (e *Engine) link(l *Link) {
-	if !l.Addr.IsValid() && l.MAC != [6]byte{} {
-		e.changeMAC(l.Ifindex, l.MAC)
+	if !l.Addr.IsValid() {
+		for _, p := range e.table.Ports {
+			if p.Ifindex == l.Ifindex {
+				e.changeMAC(p, l.MAC)
+			}
+		}
 	}
 	for _, r := range e.table.Routers {
 		for n := range r.spec.Watch {
@@ -362,39 +374,47 @@ func (e *Engine) refresh(r *Router) {
 	}
 }
 
-func (e *Engine) changeMAC(ifindex int, mac [6]byte) {
-	for _, p := range e.table.Ports {
-		if p.Ifindex != ifindex || p.MAC == mac {
-			continue
+// changeMAC gives a port another MAC, unless it is zero: not known.
+func (e *Engine) changeMAC(p *Port, mac [6]byte) {
+	if p.MAC == mac || mac == [6]byte{} {
+		return
+	}
+	p.MAC = mac
+	if p.Kernel != nil {
+		p.Kernel.SetMAC(p.Ifindex, mac)
+	}
+	if p.Socket != nil {
+		p.Socket.SetMAC(p.Ifindex, mac)
+	}
+	for _, r := range e.table.Routers {
+		if r.Port == p {
+			e.followMAC(r)
 		}
-		p.MAC = mac
-		if p.Kernel != nil {
-			p.Kernel.SetMAC(ifindex, mac)
-		}
-		if p.Socket != nil {
-			p.Socket.SetMAC(ifindex, mac)
-		}
-		for _, r := range e.table.Routers {
-			if r.Port == p {
-				// The MAC tells our own adverts from those of a host that sends
-				// from the same address.
-				cfg := *r.router.Config()
-				cfg.MAC = mac
-				e.refresh(r)
-				e.perform(r, r.router.Reconfigure(e.now, cfg, e.actions[:0]), nil, 0)
-				e.settle(r, true)
-			}
-		}
-		for _, s := range e.table.Sessions {
-			if s.open && s.port == p {
-				s.spec.SrcMAC = mac
-				e.table.Prober.Frames(&s.frames, &s.spec)
-			}
+	}
+	for _, s := range e.table.Sessions {
+		if s.open && s.port == p {
+			s.spec.SrcMAC = mac
+			e.table.Prober.Frames(&s.frames, &s.spec)
 		}
 	}
 }
 
-// takeBatch puts a batch in place, if one waits.
+// followMAC gives a router the MAC of its port. It tells the adverts of the
+// router from those of a host that sends from the same address.
+func (e *Engine) followMAC(r *Router) {
+	cfg := *r.router.Config()
+	if cfg.MAC == r.Port.MAC {
+		return
+	}
+	cfg.MAC = r.Port.MAC
+	e.refresh(r)
+	e.perform(r, r.router.Reconfigure(e.now, cfg, e.actions[:0]), nil, 0)
+	e.settle(r, true)
+}
+
+// takeBatch puts a batch in place, if one waits. What is known of the host by
+// now counts, not what the batch was computed from: news that came in between
+// found no port and no router, or would be overruled.
 func (e *Engine) takeBatch() {
 	b := e.pending.Load()
 	if b == nil {
@@ -402,6 +422,9 @@ func (e *Engine) takeBatch() {
 	}
 	if b.Table != nil {
 		e.splice(b.Table)
+		for _, p := range b.Table.Ports {
+			e.changeMAC(p, e.facts.MAC(p.Ifindex))
+		}
 	}
 	for _, r := range b.Stop {
 		if r.router.State() == control.Init {
@@ -416,6 +439,12 @@ func (e *Engine) takeBatch() {
 		e.change(&b.Change[i])
 	}
 	for _, r := range b.Start {
+		e.followMAC(r)
+		for n, w := range r.spec.Watch {
+			if w.Ifindex != 0 {
+				e.step(r, control.Event{Kind: control.EventTrack, Track: n, Down: e.facts.Down(w)})
+			}
+		}
 		e.step(r, control.Event{Kind: control.EventStartup, At: b.Since})
 	}
 	if b.Heard != nil {
@@ -466,6 +495,12 @@ func (e *Engine) change(c *Change) {
 		r.spec.Frame = was.Frame // the address is gone; what is still to be said comes from it
 	}
 	r.name.Store(&c.Spec.Name)
+	r.spec.Config.MAC = r.Port.MAC
+	for n, w := range r.spec.Watch {
+		if w.Ifindex != 0 {
+			r.spec.Config.Tracks[n].Down = e.facts.Down(w)
+		}
+	}
 	if was.FastDetect != r.spec.FastDetect || was.Config.Source != r.spec.Config.Source {
 		// The next advert of the master is an event again and opens the
 		// session anew.

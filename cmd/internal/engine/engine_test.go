@@ -105,6 +105,19 @@ func (p *fakeProber) Send(int, []byte) bool {
 	return true
 }
 
+// fakeFacts is a host on which nothing is down but what is said to be.
+type fakeFacts struct {
+	down map[Watched]bool
+	mac  map[int][6]byte
+}
+
+func newFakeFacts() *fakeFacts {
+	return &fakeFacts{down: map[Watched]bool{}, mac: map[int][6]byte{}}
+}
+
+func (f *fakeFacts) Down(w Watched) bool     { return f.down[w] }
+func (f *fakeFacts) MAC(ifindex int) [6]byte { return f.mac[ifindex] }
+
 // fakeSet follows the epoch as vip.Set does.
 type fakeSet struct {
 	epoch      uint64
@@ -145,6 +158,7 @@ type bench struct {
 	kernel  *fakeKernel
 	sender  *fakeSender
 	prober  *fakeProber
+	facts   *fakeFacts
 	port    *Port
 	routers []*Router
 	batches uint64
@@ -152,9 +166,9 @@ type bench struct {
 
 func newBench(tb testing.TB) *bench {
 	tb.Helper()
-	b := &bench{tb: tb, kernel: newFakeKernel(tb), sender: &fakeSender{sent: make([]uint8, 0, 64)}, prober: &fakeProber{}}
+	b := &bench{tb: tb, kernel: newFakeKernel(tb), sender: &fakeSender{sent: make([]uint8, 0, 64)}, prober: &fakeProber{}, facts: newFakeFacts()}
 	var err error
-	b.Engine, err = New(Options{Lease: time.Second, Records: 1024, Clock: func() int64 { return int64(b.now) }})
+	b.Engine, err = New(Options{Lease: time.Second, Records: 1024, Clock: func() int64 { return int64(b.now) }, Facts: b.facts})
 	require.NoError(tb, err)
 	tb.Cleanup(func() { assert.NoError(tb, b.Close()) })
 	b.now = testStart
@@ -203,6 +217,15 @@ func (b *bench) apply(batch *Batch) {
 	batch.Number = b.batches
 	require.True(b.tb, b.Apply(batch))
 	b.iterate(b.now, nil)
+}
+
+// Link tells the loop what is the case now, as the watcher does.
+func (b *bench) Link(l Link) {
+	b.facts.down[l.Watched] = l.Down
+	if !l.Addr.IsValid() && l.MAC != [6]byte{} {
+		b.facts.mac[l.Ifindex] = l.MAC
+	}
+	b.Engine.Link(l)
 }
 
 // at runs one iteration at a time.

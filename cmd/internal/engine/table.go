@@ -69,6 +69,15 @@ type Set interface {
 	Hold(bool)
 }
 
+// Facts is the newest that is known of this host. The loop asks for it when it
+// puts a batch in place. None of its methods waits.
+type Facts interface {
+	// Down reports whether a Watched, whose Ifindex is not 0, is not met.
+	Down(Watched) bool
+	// MAC returns that of an interface, zero if it is not known.
+	MAC(ifindex int) [6]byte
+}
+
 // Port is an interface that adverts use.
 type Port struct {
 	Name    string
@@ -111,7 +120,7 @@ type FastDetect struct {
 // Spec is everything about a router that can change while it runs.
 type Spec struct {
 	Name       string
-	Config     control.Config
+	Config     control.Config // the loop writes to its Tracks
 	Frame      *transport.Frame
 	Watch      []Watched // parallel to Config.Tracks
 	FastDetect FastDetect

@@ -58,6 +58,9 @@ func (wire) Flush() (sent, refused int, err error)           { return 0, 0, nil 
 func (wire) Frames(*[bfd.Ports][]byte, *transport.ProbeSpec) {}
 func (wire) Send(int, []byte) bool                           { return true }
 
+func (wire) Down(engine.Watched) bool { return false }
+func (wire) MAC(int) [6]byte          { return [6]byte{} }
+
 // running is an event loop that runs, with what it works on.
 type running struct {
 	*engine.Engine
@@ -69,7 +72,7 @@ type running struct {
 func newRunning(t *testing.T) *running {
 	fd, err := unix.Eventfd(0, unix.EFD_NONBLOCK|unix.EFD_CLOEXEC)
 	require.NoError(t, err)
-	e, err := engine.New(engine.Options{Lease: time.Second, Clock: clock.Now, Records: 1024})
+	e, err := engine.New(engine.Options{Lease: time.Second, Clock: clock.Now, Records: 1024, Facts: wire{}})
 	require.NoError(t, err)
 	r := &running{Engine: e, t: t, kernel: &kernel{fd: fd}}
 	ended := make(chan error, 1)
