@@ -70,7 +70,7 @@ type reconciler struct {
 	ports    map[plan.PortKey]*dataplane.Port
 	routers  map[plan.Identity]*running
 	leaving  map[*engine.Router]*running
-	listener listener // until the first routers run; nil: there is none
+	listener listener // during the first round; nil: there is none
 	byID     []bool   // router ids that are used
 	sessions []*engine.Session
 	local    uint32 // discriminator of the first session
@@ -137,8 +137,10 @@ func (r *reconciler) run(ctx context.Context, ready func()) error {
 	want, diags := r.want()
 	r.tell(diags)
 	r.have = plan.Observed(r.links.Facts(), want)
+	err := r.reconcile(want)
+	r.deafen()
 	// What fails is tried again, but a right that is missing does not come.
-	if err := r.reconcile(want); errors.Is(err, fs.ErrPermission) {
+	if errors.Is(err, fs.ErrPermission) {
 		return errors.Join(err, r.leave())
 	}
 	// Also if none is wanted: a crash may have left some.
@@ -680,7 +682,6 @@ func (r *reconciler) commit(w *work) {
 			w.batch.Heard, w.batch.Since = r.listener, control.Instant(r.listener.Since())
 		}
 		r.apply(&w.batch)
-		r.deafen()
 	}
 	if len(w.sets) > 0 {
 		r.addrs.Update(w.sets...)
@@ -695,8 +696,8 @@ func (r *reconciler) commit(w *work) {
 	}
 }
 
-// deafen ends the listener: the routers hear for themselves, or one of them was
-// not heard.
+// deafen ends the listener: the routers hear for themselves, or one of them
+// would not have been heard.
 func (r *reconciler) deafen() {
 	if r.listener == nil {
 		return

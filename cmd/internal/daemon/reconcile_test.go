@@ -19,6 +19,7 @@ import (
 	"github.com/xvrrp/xvrrp/cmd/internal/release"
 	"github.com/xvrrp/xvrrp/cmd/internal/snapshot"
 	"github.com/xvrrp/xvrrp/cmd/internal/transport"
+	"github.com/xvrrp/xvrrp/control"
 	"github.com/xvrrp/xvrrp/control/plan"
 	"github.com/xvrrp/xvrrp/loader"
 	"github.com/xvrrp/xvrrp/vip"
@@ -242,6 +243,70 @@ func TestOneBatch(t *testing.T) {
 		b.retire()
 		assert.Equal(t, []string{"batch", "batch", "close eth1"}, b.take(), "the loop gives the port up first")
 		b.sameAsFresh()
+		require.NoError(t, b.leaves())
+	})
+}
+
+// fakeListener hears adverts on some interfaces.
+type fakeListener struct {
+	ports  []int
+	heard  map[loader.RouterID]string
+	closed int
+}
+
+func (l *fakeListener) Drain(func(*loader.Event)) int { return 0 }
+func (l *fakeListener) Since() int64                  { return 7 }
+
+func (l *fakeListener) SetRouter(id loader.RouterID, at plan.Identity, r *plan.Router) bool {
+	l.heard[id] = r.Name
+	return slices.Contains(l.ports, at.Port.Ifindex)
+}
+
+func (l *fakeListener) Close() error {
+	l.closed++
+	return nil
+}
+
+// The routers of the start count from when the daemon began to listen, if it
+// did so for all of them. Those that start later do not.
+func TestRoutersCountFromTheBeginning(t *testing.T) {
+	for name, tc := range map[string]struct {
+		ports []int
+		since control.Instant
+	}{
+		"all heard":     {[]int{eth0.Index, eth1.Index}, 7},
+		"one not heard": {[]int{eth0.Index}, 0},
+	} {
+		bubble(t, func(t *testing.T) {
+			b := newBench(t, confA+confB, eth0, eth1)
+			l := &fakeListener{ports: tc.ports, heard: map[loader.RouterID]string{}}
+			b.r.listener = l
+			b.start()
+			first := b.batches[0]
+			assert.Equal(t, tc.since, first.Since, name)
+			assert.Equal(t, tc.since != 0, first.Heard != nil, name)
+			for _, n := range []string{"A", "B"} {
+				if tc.since != 0 {
+					assert.Equal(t, n, l.heard[b.router(n).ID], name)
+				}
+			}
+			b.changes(confA)
+			b.changes(confA + confB)
+			last := b.batches[len(b.batches)-1]
+			require.Len(t, last.Start, 1, name)
+			assert.Zero(t, last.Since, name)
+			assert.Nil(t, last.Heard, name)
+			assert.Equal(t, 1, l.closed, name)
+			require.NoError(t, b.leaves())
+		})
+	}
+	bubble(t, func(t *testing.T) {
+		b := newBench(t, confA, eth0, eth1)
+		l := &fakeListener{ports: []int{eth0.Index}, heard: map[loader.RouterID]string{}}
+		b.r.listener = l
+		b.fail = fails(errTest, "open eth0")
+		b.start()
+		assert.Equal(t, 1, l.closed, "it does not listen for long")
 		require.NoError(t, b.leaves())
 	})
 }

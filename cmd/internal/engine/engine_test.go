@@ -502,6 +502,38 @@ func TestPlanned(t *testing.T) {
 	assert.Greater(t, b.planned, b.now)
 }
 
+// heard hands out what arrived before the routers ran.
+type heard []loader.Event
+
+func (h heard) Drain(fn func(*loader.Event)) int {
+	for i := range h {
+		fn(&h[i])
+	}
+	return len(h)
+}
+
+// Routers that start count from when the host began to listen, and know the
+// adverts that it heard since.
+func TestStartCountsWhatWasHeard(t *testing.T) {
+	since := testStart.Add(-20 * time.Millisecond)
+	for name, tc := range map[string]struct {
+		heard heard
+		from  control.Instant
+	}{
+		"nothing":          {nil, since},
+		"the master":       {heard{advert(0, 1, 200, testStart.Add(-3*time.Millisecond))}, testStart.Add(-3 * time.Millisecond)},
+		"a lower priority": {heard{advert(0, 1, 50, testStart.Add(-3*time.Millisecond))}, since},
+		"another router's": {heard{advert(7, 1, 200, testStart.Add(-3*time.Millisecond))}, since},
+	} {
+		b := newBench(t)
+		r := NewRouter(0, b.port, &fakeSet{}, spec("VI_1", 1, 100))
+		b.routers = append(b.routers, r)
+		b.apply(&Batch{Table: b.newTable(), Start: []*Router{r}, Heard: tc.heard, Since: since})
+		assert.Equal(t, control.Backup, r.router.State(), name)
+		assert.Equal(t, tc.from.Add(r.router.MasterDownInterval()), r.deadline, name)
+	}
+}
+
 // A loop that has long to wait gives its processor up, and wakes all the same.
 func TestLongWait(t *testing.T) {
 	b := newBench(t)

@@ -102,15 +102,8 @@ type receiver interface {
 // In each mode we believe no advert that the kernel would have kept from a
 // socket.
 func TestDeliveryIsThatOfARawSocket(t *testing.T) {
-	if os.Geteuid() != 0 {
-		if os.Getenv("CI") == "true" {
-			t.Fatal("this test needs root, and CI must have it")
-		}
-		t.Skip("this test needs root")
-	}
-	// The thread ends with the test, and its namespace with the thread.
-	runtime.LockOSThread()
-	require.NoError(t, unix.Unshare(unix.CLONE_NEWNET))
+	requireRoot(t)
+	ownNamespace(t)
 	near, far := cable(t)
 	wire := packetSocket(t, near.Attrs().Index)
 	raw := rawSocket(t, far)
@@ -144,6 +137,25 @@ func TestDeliveryIsThatOfARawSocket(t *testing.T) {
 		}
 		require.NoError(t, r.Close())
 	}
+}
+
+func requireRoot(t *testing.T) {
+	t.Helper()
+	if os.Geteuid() == 0 {
+		return
+	}
+	if os.Getenv("CI") == "true" {
+		t.Fatal("this test needs root, and CI must have it")
+	}
+	t.Skip("this test needs root")
+}
+
+// ownNamespace gives the test a network namespace. The thread ends with the
+// test, and its namespace with the thread.
+func ownNamespace(t *testing.T) {
+	t.Helper()
+	runtime.LockOSThread()
+	require.NoError(t, unix.Unshare(unix.CLONE_NEWNET))
 }
 
 // cable returns the two ends of a veth pair, the second with an address.

@@ -26,8 +26,12 @@ type Listener struct {
 	gap    atomic.Bool      // something may have gone unheard
 }
 
-// listenBuffer, in bytes, has room for a second of 10,000 adverts.
-const listenBuffer = 8 << 20
+// listenBuffer, in bytes, has room for 10,000 adverts, of which each takes
+// smallestFrame or more.
+const (
+	listenBuffer  = 8 << 20
+	smallestFrame = 768
+)
 
 // Listen opens a Listener for interfaces, given by their index with their
 // hardware addresses, and for groups. Each group is heard on each interface.
@@ -92,16 +96,17 @@ func (l *Listener) Since() int64 {
 	return l.since
 }
 
-// Drain calls fn with the adverts for the routers that were heard, as
-// Capture.Drain does.
+// Drain calls fn with the adverts for the routers that were heard. A flood does
+// not keep it for ever: it hands out no more than the queue can hold. It does
+// not go by the time of arrival, as Capture.Drain does: the first frames have
+// none, because the kernel begins to note it a moment after the first socket
+// wants it.
 func (l *Listener) Drain(fn func(*loader.Event)) (n int) {
-	began := clock.Now()
-	for late := false; !late; {
+	for range listenBuffer / smallestFrame {
 		size, rxNs, vlan, ok := l.socket.receive()
 		if !ok {
 			break
 		}
-		late = rxNs > began
 		port := l.ports[int(l.socket.from.Ifindex)]
 		if port != nil && port.take(size, rxNs, vlan, fn) {
 			n++
