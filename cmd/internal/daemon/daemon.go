@@ -158,7 +158,7 @@ func Findings(cfg *config.Config) (config.Diagnostics, error) {
 // news takes what happened on this host to the event loop and to the
 // addresses, at once. The plan follows.
 func (d *Daemon) news(n vip.News) {
-	link := d.watcher.Facts().ByIndex(n.Ifindex)
+	link := d.host.Marked(d.watcher.Facts()).ByIndex(n.Ifindex)
 	if !n.Addr.IsValid() || !n.Down || link == nil || !link.OtherSource(n.Addr) {
 		d.engine.Link(engine.Link{Watched: engine.Watched{Ifindex: n.Ifindex, Addr: n.Addr}, Down: n.Down, MAC: n.MAC})
 	} // else the plan moves the source to the address that is left, and no router steps down

@@ -47,6 +47,8 @@ type addresses interface {
 	Update(...vip.Change)
 	Remove(*vip.Set)
 	RemoveLeftovers([]vip.Address) error
+	// Marked returns the facts with the mark on what this daemon has added.
+	Marked(*plan.Facts) *plan.Facts
 	// Unfenced replaces the addresses that the releaser has to remove when this
 	// daemon hangs or is killed.
 	Unfenced([]release.Address)
