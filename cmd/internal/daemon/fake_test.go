@@ -70,6 +70,7 @@ type host struct {
 	ports     map[*dataplane.Port]*fakePort
 	lifted    int
 	dropped   int
+	unused    []string // interfaces with something of a daemon that runs no more, or of another
 	firewall  map[string][]netip.Addr
 	sets      map[*vip.Set]vip.Spec
 	leftovers []vip.Address     // that were removed
@@ -256,7 +257,11 @@ func (h *host) ClosePort(p *dataplane.Port) error {
 
 func (h *host) Kernel() *loader.Collection { return nil }
 func (h *host) LiftFences()                { h.lifted++ }
-func (h *host) DropUnused()                { h.dropped++ }
+
+func (h *host) DropUnused(removable func(string) bool) {
+	h.dropped++
+	h.unused = slices.DeleteFunc(h.unused, removable)
+}
 
 func (h *host) Close() error {
 	assert.Empty(h.t, h.ports)

@@ -29,7 +29,7 @@ type plane interface {
 	ClosePort(*dataplane.Port) error
 	Kernel() *loader.Collection
 	LiftFences()
-	DropUnused()
+	DropUnused(removable func(ifname string) bool)
 	Close() error
 }
 

@@ -334,7 +334,7 @@ func (r *reconciler) reconcile(want *plan.State) error {
 	r.liftFences()
 	if len(errs) == 0 && !r.tidy {
 		r.tidy = true
-		r.plane.DropUnused()
+		r.plane.DropUnused(r.removable)
 	}
 	r.commit(&w)
 	r.comeBack()

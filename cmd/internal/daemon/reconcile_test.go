@@ -375,16 +375,18 @@ func TestInterfaceIsBackAtOnce(t *testing.T) {
 }
 
 // What a predecessor attached goes once, when every port is open that is wanted:
-// until then one may take it over.
+// until then one may take it over. What another daemon has stays.
 func TestUnusedProgramsAreDropped(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		b := newBench(t, confA+confB, eth0, eth1)
+		b.unused, b.foreign["lan0"] = []string{"lan0", "lan1"}, true
 		b.fail = fails(errTest, "open eth1")
 		b.start()
 		assert.Zero(t, b.dropped)
 		b.fail = fails(nil)
 		b.after(firstRetry)
 		assert.Equal(t, 1, b.dropped)
+		assert.Equal(t, []string{"lan0"}, b.unused)
 		b.changes(confA)
 		require.NoError(t, b.leaves())
 		assert.Equal(t, 1, b.dropped)
