@@ -24,6 +24,7 @@ type fakeKernel struct {
 	noDump  error
 	batches []string // what each batch did
 	dumps   int
+	added   func() // called after each addition, before it is answered
 }
 
 func (k *fakeKernel) do(messages [][]byte, answer func(int, error)) error {
@@ -60,6 +61,9 @@ func (k *fakeKernel) add(f Found) error {
 		return unix.EEXIST
 	}
 	k.have = append(k.have, f)
+	if k.added != nil {
+		k.added()
+	}
 	return nil
 }
 

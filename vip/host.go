@@ -17,6 +17,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/xvrrp/xvrrp/control/plan"
 )
 
 // Report is what became of an order, or of a later attempt to carry it out.
@@ -84,7 +86,8 @@ type Host struct {
 	sets       []*Set
 	dirty      []*Set
 	holders    map[Address]int // objects that this host has or may have, by address
-	lost       map[int]bool    // interfaces to compare with the kernel
+	added      record
+	lost       map[int]bool // interfaces to compare with the kernel
 	plan       schedule
 	held       bool // HeldUp, in this turn
 	losing     []*Set
@@ -117,6 +120,9 @@ func NewHost(now func() int64, report func(Report)) (*Host, error) {
 	h, err := newHost(now, report, rt, openPacketSocket)
 	if err != nil {
 		return nil, errors.Join(err, rt.close())
+	}
+	if !marksAddresses() {
+		h.added.keep()
 	}
 	return h, nil
 }
@@ -510,6 +516,7 @@ func (h *Host) missing(ifindex int) (missing []*object, gone bool) {
 	}
 	for _, o := range held {
 		if !there[o.Prefix] {
+			h.added.gone(o.Address)
 			h.setState(o, unsure)
 			missing = append(missing, o)
 		}
@@ -587,6 +594,7 @@ func (h *Host) reconcile() {
 	}
 	h.do(sent, (*object).removal, func(o *object, err error) {
 		if err == nil || errors.Is(err, unix.EADDRNOTAVAIL) || errors.Is(err, unix.ENODEV) {
+			h.added.gone(o.Address)
 			h.setState(o, absent)
 			o.settled()
 			return
@@ -615,7 +623,16 @@ func (h *Host) reconcile() {
 			adds = append(adds, o)
 		}
 	}
+	for _, o := range adds {
+		o.noted = h.added.note(o.Address) // before the kernel tells anybody of it
+	}
 	h.do(adds, (*object).addition, func(o *object, err error) {
+		switch {
+		case err == nil:
+			h.added.note(o.Address)
+		case o.noted && !errors.Is(err, errNoAnswer):
+			h.added.forget(o.Address) // refused, or there before
+		}
 		if err == nil || errors.Is(err, unix.EEXIST) {
 			h.setState(o, present)
 			o.settled()
@@ -626,6 +643,11 @@ func (h *Host) reconcile() {
 	})
 	h.conclude(work, h.now())
 }
+
+// Marked returns the facts with the mark on the addresses that this Host has
+// added, also where the kernel does not keep it (before Linux 5.18). There, one
+// that somebody removed and added again before the Host looked has it, too.
+func (h *Host) Marked(f *plan.Facts) *plan.Facts { return h.added.mark(f) }
 
 func (o *object) removal() []byte  { return o.del }
 func (o *object) addition() []byte { return o.add }

@@ -621,11 +621,11 @@ func TestOrdersAllocateNothing(t *testing.T) {
 }
 
 // After any sequence of orders, updates, refusals and interference, this host
-// has what the owned sets hold and nothing else.
+// has what the owned sets hold and nothing else, and knows that it added that.
 func TestAnySequence(t *testing.T) {
 	for seed := range uint64(200) {
 		r := rand.New(rand.NewPCG(seed, 1))
-		b := newBench(t)
+		b := oldBench(t)
 		b.wire.room[2] = 10
 		pool := append(many(1, 5), on(1, "10.7.0.1/24"), on(1, "10.7.0.2/24"), on(1, "10.7.0.3/24"), on(2, "10.7.0.4/24"))
 		some := func() (out Spec) {
@@ -691,6 +691,11 @@ func TestAnySequence(t *testing.T) {
 		slices.Sort(have)
 		require.Equal(t, slices.Compact(expected), have, "seed %d", seed)
 		require.Len(t, b.sets, len(sets), "seed %d", seed)
+		b.Marked(b.facts())
+		require.Len(t, b.added.of, len(have), "seed %d", seed)
+		for _, f := range b.kernel.have {
+			require.True(t, b.added.of[f.identity()], "seed %d: %v", seed, f)
+		}
 		for _, s := range sets {
 			require.Empty(t, s.failed)
 			require.Empty(t, s.removed)

@@ -138,6 +138,7 @@ type object struct {
 
 	state   state
 	leaving bool  // the Set does not hold it any more
+	noted   bool  // the record has it for the attempt that is made
 	err     error // why the last attempt failed
 
 	// An attempt that failed and an address that others remove again and again

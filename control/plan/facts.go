@@ -47,7 +47,7 @@ type Link struct {
 type Addr struct {
 	Prefix    netip.Prefix // with the address itself, not that of the network
 	Peer      netip.Addr   // of a point-to-point address; invalid: none
-	Ours      bool         // marked as a virtual address of a VRRP daemon (IFA_PROTO)
+	Ours      bool         // a virtual address: it has our mark (IFA_PROTO), or this daemon knows that it added it
 	Secondary bool
 	Tentative bool // duplicate address detection is not over
 	Scope     uint8

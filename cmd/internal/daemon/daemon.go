@@ -169,7 +169,7 @@ func Findings(cfg *config.Config) (config.Diagnostics, error) {
 // addresses, at once. The plan follows.
 func (d *Daemon) news(n vip.News) {
 	at := engine.Watched{Ifindex: n.Ifindex, Addr: n.Addr}
-	if n.Down == (present{d.state.links}).Down(at) {
+	if n.Down == down(d.host.Marked(d.watcher.Facts()), at) {
 		d.engine.Link(engine.Link{Watched: at, Down: n.Down, MAC: n.MAC})
 	} // else it is an address that is not missed
 	if !n.Addr.IsValid() && d.listener != nil {

@@ -58,8 +58,10 @@ type host struct {
 	wake  func()
 	since time.Time
 
-	facts   *plan.Facts
+	facts   *plan.Facts // without what the sets add
 	changed chan struct{}
+	forgets bool              // the kernel does not keep the mark of addresses
+	owned   map[*vip.Set]bool // sets whose addresses are on this host
 
 	done []string                   // what was done and tried, in order
 	at   map[string][]time.Duration // when each was tried
@@ -68,6 +70,7 @@ type host struct {
 	ports     map[*dataplane.Port]*fakePort
 	lifted    int
 	dropped   int
+	unused    []string // interfaces with something of a daemon that runs no more, or of another
 	firewall  map[string][]netip.Addr
 	sets      map[*vip.Set]vip.Spec
 	leftovers []vip.Address     // that were removed
@@ -93,7 +96,7 @@ type host struct {
 func newHost(t *testing.T, links ...plan.Link) *host {
 	return &host{
 		t: t, since: time.Now(), facts: plan.NewFacts(links), changed: make(chan struct{}, 1),
-		at: map[string][]time.Duration{}, fail: func(string) error { return nil },
+		owned: map[*vip.Set]bool{}, at: map[string][]time.Duration{}, fail: func(string) error { return nil },
 		ports: map[*dataplane.Port]*fakePort{}, firewall: map[string][]netip.Addr{}, sets: map[*vip.Set]vip.Spec{},
 		slow: func(*engine.Router) bool { return false }, table: &engine.Table{}, specs: map[*engine.Router]engine.Spec{},
 		leaving: map[*engine.Router]bool{}, retired: map[*engine.Router]bool{}, locks: map[string]bool{}, foreign: map[string]bool{},
@@ -107,6 +110,7 @@ func (h *host) order() { h.turns.Add(1) }
 // do notes what is done, unless it is to fail.
 func (h *host) do(format string, args ...any) error {
 	h.order()
+	require.Less(h.t, len(h.done), 1<<14, "it does not end")
 	what := fmt.Sprintf(format, args...)
 	h.at[what] = append(h.at[what], time.Since(h.since))
 	if err := h.fail(what); err != nil {
@@ -126,7 +130,38 @@ func (h *host) take() []string {
 
 func (h *host) Facts() *plan.Facts {
 	h.order()
-	return h.facts
+	return h.with(!h.forgets)
+}
+
+func (h *host) Marked(*plan.Facts) *plan.Facts { return h.with(true) }
+
+// with returns the facts with what the sets have added.
+func (h *host) with(mark bool) *plan.Facts {
+	links := slices.Clone(h.facts.Links)
+	for i := range links {
+		l := &links[i]
+		l.Addrs = slices.Clone(l.Addrs)
+		for set := range h.owned {
+			for _, a := range h.sets[set].Addresses {
+				if a.Ifindex == l.Index && !a.Own && l.Addr(a.Prefix.Addr()) == nil {
+					l.Addrs = append(l.Addrs, plan.Addr{Prefix: a.Prefix, Ours: mark})
+				}
+			}
+		}
+	}
+	return plan.NewFacts(links)
+}
+
+// takeover has every set on this host for which owns says so.
+func (h *host) takeover(owns func(vip.Spec) bool) {
+	clear(h.owned)
+	for set, s := range h.sets {
+		if owns(s) {
+			h.owned[set] = true
+		}
+	}
+	h.changed <- struct{}{}
+	synctest.Wait()
 }
 
 func (h *host) Changed() <-chan struct{} { return h.changed }
@@ -222,7 +257,11 @@ func (h *host) ClosePort(p *dataplane.Port) error {
 
 func (h *host) Kernel() *loader.Collection { return nil }
 func (h *host) LiftFences()                { h.lifted++ }
-func (h *host) DropUnused()                { h.dropped++ }
+
+func (h *host) DropUnused(removable func(string) bool) {
+	h.dropped++
+	h.unused = slices.DeleteFunc(h.unused, removable)
+}
 
 func (h *host) Close() error {
 	assert.Empty(h.t, h.ports)
@@ -246,6 +285,7 @@ func (h *host) Update(changes ...vip.Change) {
 func (h *host) Remove(s *vip.Set) {
 	assert.Contains(h.t, h.sets, s)
 	delete(h.sets, s)
+	delete(h.owned, s)
 }
 
 func (h *host) RemoveLeftovers(list []vip.Address) error {

@@ -29,7 +29,7 @@ type plane interface {
 	ClosePort(*dataplane.Port) error
 	Kernel() *loader.Collection
 	LiftFences()
-	DropUnused()
+	DropUnused(removable func(ifname string) bool)
 	Close() error
 }
 
@@ -47,6 +47,8 @@ type addresses interface {
 	Update(...vip.Change)
 	Remove(*vip.Set)
 	RemoveLeftovers([]vip.Address) error
+	// Marked returns the facts with the mark on what this daemon has added.
+	Marked(*plan.Facts) *plan.Facts
 	// Unfenced replaces the addresses that the releaser has to remove when this
 	// daemon hangs or is killed.
 	Unfenced([]release.Address)
@@ -60,13 +62,17 @@ type links interface {
 }
 
 // present answers the event loop from the newest facts. It is an engine.Facts.
+// On a kernel without the mark it takes a virtual address for one of the host's:
+// what the loop would have to ask for has a lock. The plan knows better.
 type present struct{ links }
 
-// Down does not take an address for lost while the interface has another that
+func (p present) Down(w engine.Watched) bool { return down(p.Facts(), w) }
+
+// down does not take an address for lost while the interface has another that
 // adverts can be sent from: the plan moves the source there, and no router
 // steps down.
-func (p present) Down(w engine.Watched) bool {
-	l := p.Facts().ByIndex(w.Ifindex)
+func down(f *plan.Facts, w engine.Watched) bool {
+	l := f.ByIndex(w.Ifindex)
 	switch {
 	case l == nil:
 		return true

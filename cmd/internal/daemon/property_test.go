@@ -4,6 +4,7 @@ package daemon
 
 import (
 	"fmt"
+	"hash/crc32"
 	"math/rand/v2"
 	"net/netip"
 	"runtime"
@@ -38,7 +39,7 @@ func (d dice) file() string {
 			dev = fmt.Sprintf(" dev eth%d", d.IntN(3))
 		}
 		// VRIDs differ, names and addresses move.
-		text.WriteString(instance(fmt.Sprintf("VI_%d%d", n, d.IntN(2)), iface, 10*n+50+d.IntN(2), 50+d.IntN(3),
+		text.WriteString(instance(fmt.Sprintf("VI_%d%d", n, d.IntN(2)), iface, 10*n+50+d.IntN(2), []int{50, 51, 52, 255}[d.IntN(4)],
 			fmt.Sprintf("10.%d.%d.100/24%s", n, d.IntN(2), dev), lines...))
 	}
 	return text.String()
@@ -62,6 +63,9 @@ func (d dice) links() []plan.Link {
 				Prefix: netip.PrefixFrom(netip.AddrFrom4([4]byte{172, byte(a), byte(n), byte(1 + d.IntN(2))}), 24),
 			})
 		}
+		if d.IntN(4) == 0 { // it is, or will be, that of an instance
+			l.Addrs = append(l.Addrs, plan.Addr{Prefix: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(n), byte(d.IntN(2)), 100}), 24)})
+		}
 		links = append(links, l)
 	}
 	return links
@@ -69,7 +73,7 @@ func (d dice) links() []plan.Link {
 
 // step does something at random to the host, or to the file.
 func (d dice) step(b *bench) {
-	switch d.IntN(8) {
+	switch d.IntN(9) {
 	case 0, 1:
 		b.file = d.file()
 		_, err := b.r.Reload(b.t.Context(), false)
@@ -94,13 +98,17 @@ func (d dice) step(b *bench) {
 	case 7:
 		name := fmt.Sprintf("eth%d", d.IntN(3))
 		b.foreign[name] = !b.locks[name] && d.IntN(2) == 0
+	case 8:
+		seed := d.Uint32()
+		b.takeover(func(s vip.Spec) bool { return crc32.Update(seed, crc32.IEEETable, []byte(fmt.Sprint(s)))%2 == 0 })
 	}
 	b.after(time.Duration(d.IntN(3)) * time.Second)
 }
 
 // After any sequence of files and of what happens on the host, also while it
 // reconciles, with steps that fail and routers that take their time to leave,
-// what there is, is what a fresh start makes; and a stop leaves nothing.
+// what there is, is what a fresh start makes, also for a master, and whether
+// the kernel marks its addresses or not; and a stop leaves nothing.
 func TestAnySequenceEndsLikeAFreshStart(t *testing.T) {
 	seeds := uint64(150)
 	if testing.Short() {
@@ -124,6 +132,7 @@ func TestAnySequenceEndsLikeAFreshStart(t *testing.T) {
 				}
 				return nil
 			}
+			b.forgets = d.IntN(2) == 0
 			b.slow = func(*engine.Router) bool { return faults.IntN(3) == 0 }
 			b.start()
 			for range 12 {
@@ -185,7 +194,7 @@ func TestPresent(t *testing.T) {
 	alone := link(5, "eth3")
 	ours := link(6, "eth4", "10.4.0.100/24")
 	ours.Addrs[0].Ours = true
-	at := present{newHost(t, up, down, fresh, alone, ours)}
+	at := present{noNews{plan.NewFacts([]plan.Link{up, down, fresh, alone, ours})}}
 	for _, c := range []struct {
 		name string
 		engine.Watched
@@ -208,6 +217,12 @@ func TestPresent(t *testing.T) {
 	assert.Equal(t, up.MAC, at.MAC(2))
 	assert.Zero(t, at.MAC(9))
 }
+
+// noNews are interfaces that do not change.
+type noNews struct{ facts *plan.Facts }
+
+func (n noNews) Facts() *plan.Facts     { return n.facts }
+func (noNews) Changed() <-chan struct{} { return nil }
 
 // The batch belongs to the event loop, and what there is to the reconciler.
 func TestBatchSharesNoTracks(t *testing.T) {

@@ -211,7 +211,7 @@ func (r *reconciler) planOptions() plan.Options {
 // facts are those of this host. Programs and memberships went with an interface
 // that vanished, even if it is back with its index by now: it is missing until
 // its port is closed.
-func (r *reconciler) facts() *plan.Facts { return r.links.Facts().Without(r.gone) }
+func (r *reconciler) facts() *plan.Facts { return r.addrs.Marked(r.links.Facts()).Without(r.gone) }
 
 func (r *reconciler) want() (*plan.State, config.Diagnostics) {
 	want, diags := plan.Compute(r.cfg, r.facts(), r.planOptions())
@@ -338,7 +338,7 @@ func (r *reconciler) reconcile(want *plan.State) error {
 	r.liftFences()
 	if len(errs) == 0 && !r.tidy {
 		r.tidy = true
-		r.plane.DropUnused()
+		r.plane.DropUnused(r.removable)
 	}
 	r.commit(&w)
 	r.comeBack()

@@ -440,16 +440,18 @@ func TestInterfaceIsBackAtOnce(t *testing.T) {
 }
 
 // What a predecessor attached goes once, when every port is open that is wanted:
-// until then one may take it over.
+// until then one may take it over. What another daemon has stays.
 func TestUnusedProgramsAreDropped(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		b := newBench(t, confA+confB, eth0, eth1)
+		b.unused, b.foreign["lan0"] = []string{"lan0", "lan1"}, true
 		b.fail = fails(errTest, "open eth1")
 		b.start()
 		assert.Zero(t, b.dropped)
 		b.fail = fails(nil)
 		b.after(firstRetry)
 		assert.Equal(t, 1, b.dropped)
+		assert.Equal(t, []string{"lan0"}, b.unused)
 		b.changes(confA)
 		require.NoError(t, b.leaves())
 		assert.Equal(t, 1, b.dropped)
@@ -751,4 +753,52 @@ func TestReports(t *testing.T) {
 		b.epoch = 0
 		require.NoError(t, b.leaves())
 	})
+}
+
+// What an owner has added itself is not the host's own, whether the kernel
+// keeps the mark or not. What the host has is.
+func TestOwner(t *testing.T) {
+	for _, forgets := range []bool{false, true} {
+		bubble(t, func(t *testing.T) {
+			mine, hosts := netip.MustParsePrefix("10.0.0.2/24"), netip.MustParsePrefix("10.0.0.1/24")
+			b := newBench(t, instance("A", "eth0", 51, 255, "10.0.0.1/24\n  10.0.0.2/24"), eth0)
+			b.forgets = forgets
+			b.start()
+			want := []vip.Address{{Ifindex: 2, Prefix: hosts, Own: true}, {Ifindex: 2, Prefix: mine}}
+			got := func() []vip.Address {
+				require.Len(t, b.sets, 1)
+				for _, s := range b.sets {
+					return s.Addresses
+				}
+				return nil
+			}
+			require.Equal(t, want, got())
+			b.take()
+			b.takeover(func(vip.Spec) bool { return true })
+			assert.Empty(t, b.take())
+			assert.Equal(t, want, got())
+			assert.Equal(t, []release.Address{{Address: want[1], Takeover: 2 * time.Second}}, b.unfenced)
+			require.NoError(t, b.leaves())
+		})
+	}
+}
+
+// A router that leaves, and whose addresses no file names any more, lends none
+// of them to others as their source.
+func TestNoSourceOfALeavingRouter(t *testing.T) {
+	for _, forgets := range []bool{false, true} {
+		bubble(t, func(t *testing.T) {
+			file := instance("B", "eth0", 52, 100, "10.0.0.102/24")
+			b := newBench(t, instance("A", "eth0", 51, 100, "10.0.0.101/24", "mcast_src_ip 10.0.0.1")+file, link(2, "eth0"))
+			b.forgets = forgets
+			b.slow = func(*engine.Router) bool { return true }
+			b.start()
+			b.takeover(func(s vip.Spec) bool { return s.Addresses[0].Prefix.Addr() == netip.MustParseAddr("10.0.0.101") })
+			b.changes(file)
+			assert.Contains(t, b.status()["B"].Fault, "has no IPv4 address to send adverts from")
+			b.slow = func(*engine.Router) bool { return false }
+			b.retire()
+			require.NoError(t, b.leaves())
+		})
+	}
 }

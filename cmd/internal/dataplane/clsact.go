@@ -11,14 +11,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const clsactFilter = "xvrrp_egress"
+const (
+	clsactFilter = "xvrrp_egress"
+	clsactHandle = 0x78767272
+)
 
 // attachClsact attaches a program to tc egress where the kernel has no tcx
 // (before 6.6). A filter belongs to the interface and outlives the daemon; one
 // that a predecessor left is replaced. With a nil program it is removed.
 func attachClsact(ifindex int, prog *ebpf.Program) error {
 	attrs := netlink.FilterAttrs{
-		LinkIndex: ifindex, Parent: netlink.HANDLE_MIN_EGRESS, Handle: 0x78767272, Protocol: unix.ETH_P_ALL, Priority: 1,
+		LinkIndex: ifindex, Parent: netlink.HANDLE_MIN_EGRESS, Handle: clsactHandle, Protocol: unix.ETH_P_ALL, Priority: 1,
 	}
 	if prog == nil {
 		return netlink.FilterDel(&netlink.BpfFilter{FilterAttrs: attrs})
@@ -33,6 +36,39 @@ func attachClsact(ifindex int, prog *ebpf.Program) error {
 	filter := &netlink.BpfFilter{FilterAttrs: attrs, Fd: prog.FD(), Name: clsactFilter, DirectAction: true}
 	if err := netlink.FilterReplace(filter); err != nil {
 		return fmt.Errorf("add filter to tc egress: %w", err)
+	}
+	return nil
+}
+
+// dropClsact removes the filters of predecessors from the interfaces of this
+// network namespace that goes names.
+func dropClsact(goes func(ifindex int, ifname string) bool) error {
+	links, err := netlink.LinkList()
+	if err != nil {
+		return fmt.Errorf("list interfaces: %w", err)
+	}
+	var errs []error
+	for _, l := range links {
+		if err := dropClsactOf(l, goes); err != nil && !errors.Is(err, unix.ENODEV) {
+			errs = append(errs, fmt.Errorf("remove a filter from tc egress of %s: %w", l.Attrs().Name, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func dropClsactOf(l netlink.Link, goes func(ifindex int, ifname string) bool) error {
+	filters, err := netlink.FilterList(l, netlink.HANDLE_MIN_EGRESS)
+	if err != nil {
+		return err
+	}
+	for _, f := range filters {
+		b, ok := f.(*netlink.BpfFilter)
+		if !ok || b.Name != clsactFilter || b.Handle != clsactHandle || !goes(l.Attrs().Index, l.Attrs().Name) {
+			continue
+		}
+		if err := attachClsact(l.Attrs().Index, nil); err != nil && !errors.Is(err, unix.ENOENT) {
+			return err
+		}
 	}
 	return nil
 }

@@ -186,17 +186,31 @@ func (d *Plane) load(ifindex int) (err error) {
 func (d *Plane) Kernel() *loader.Collection { return d.kernel }
 
 // DropUnused takes off what a predecessor attached to interfaces that have no
-// program now. All ports that are wanted are open.
-func (d *Plane) DropUnused() {
+// program now. All ports that are wanted are open. removable reports whether no
+// other daemon serves an interface.
+func (d *Plane) DropUnused(removable func(ifname string) bool) {
 	var err error
 	if d.kernel != nil {
 		err = d.kernel.DropUnused()
 	} else {
 		err = loader.DropDead(loader.PinDir(d.NetNS, d.Instance))
 	}
+	// A filter has no pin.
+	err = errors.Join(err, dropClsact(func(ifindex int, ifname string) bool {
+		return !d.attached(ifindex) && removable(ifname)
+	}))
 	if err != nil {
 		d.Log.Warn("could not remove the BPF programs of an earlier run", "err", err)
 	}
+}
+
+// attached reports whether an interface has a program, or may have.
+func (d *Plane) attached(ifindex int) bool {
+	if d.kernel == nil {
+		return false
+	}
+	ok, err := d.kernel.Attached(ifindex)
+	return ok || err != nil
 }
 
 // Close ends the programs. All ports are closed.
