@@ -10,6 +10,9 @@ BPF_CFLAGS   = -O2 -g -mcpu=v3 -Wall -Wextra -Werror -I/usr/include/$(shell gcc 
 STATICCHECK  = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 FUZZTIME    ?= 5s
+# Without a limit the search for a shorter form of each interesting input takes
+# up to a minute, in which nothing else is tried.
+FUZZ         = go test -run XXX -fuzztime $(FUZZTIME) -fuzzminimizetime 10x -fuzz
 
 .DEFAULT_GOAL := build
 
@@ -43,11 +46,12 @@ unit: ## Tests that need no root; the others skip themselves
 
 .PHONY: fuzz
 fuzz: ## Fuzz every parser for $(FUZZTIME)
-	go test -run XXX -fuzz FuzzDecode -fuzztime $(FUZZTIME) ./control/packet
-	go test -run XXX -fuzz FuzzParseFrame -fuzztime $(FUZZTIME) ./control/packet
-	go test -run XXX -fuzz "FuzzParse$$" -fuzztime $(FUZZTIME) ./control/config
-	go test -run XXX -fuzz FuzzDifferential -fuzztime $(FUZZTIME) ./loader
-	go test -run XXX -fuzz FuzzReflector -fuzztime $(FUZZTIME) ./loader
+	$(FUZZ) FuzzDecode ./control/packet
+	$(FUZZ) FuzzParseFrame ./control/packet
+	$(FUZZ) FuzzParse ./control/config
+	$(FUZZ) FuzzMessages ./vip
+	$(FUZZ) FuzzDifferential ./loader
+	$(FUZZ) FuzzReflector ./loader
 
 .PHONY: kernels
 kernels: deps-kernels ## Run the tests of loader/ on Debian's 6.1 and 6.12 kernels under qemu (3 minutes)
