@@ -54,7 +54,7 @@ fuzz: ## Fuzz every parser for $(FUZZTIME)
 	$(FUZZ) FuzzReflector ./loader
 
 .PHONY: kernels
-kernels: deps-kernels ## Run the tests of loader/ on Debian's 6.1 and 6.12 kernels under qemu (3 minutes)
+kernels: deps-kernels ## Run the tests of the BPF side on Debian's 6.1 and 6.12 kernels under qemu (10 minutes)
 	test/kernels/run.sh 6.1 6.12
 
 .PHONY: bench
@@ -92,7 +92,7 @@ deps-test:
 deps-bench:
 	$(call need,$(LAB) $(PEERS) /usr/lib/frr/vrrpd:frr chrt:util-linux)
 deps-kernels:
-	$(call need,qemu-system-x86_64:qemu-system-x86 cpio:cpio)
+	$(call need,qemu-system-x86_64:qemu-system-x86 cpio:cpio xz:xz-utils)
 deps-generate:
 	$(call need,$(GENERATE))
 
