@@ -10,6 +10,9 @@ BPF_CFLAGS   = -O2 -g -mcpu=v3 -Wall -Wextra -Werror -I/usr/include/$(shell gcc 
 STATICCHECK  = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 FUZZTIME    ?= 5s
+# Without a limit the search for a shorter form of each interesting input takes
+# up to a minute, in which nothing else is tried.
+FUZZ         = go test -run XXX -fuzztime $(FUZZTIME) -fuzzminimizetime 10x -fuzz
 
 .DEFAULT_GOAL := build
 
@@ -43,14 +46,15 @@ unit: ## Tests that need no root; the others skip themselves
 
 .PHONY: fuzz
 fuzz: ## Fuzz every parser for $(FUZZTIME)
-	go test -run XXX -fuzz FuzzDecode -fuzztime $(FUZZTIME) ./control/packet
-	go test -run XXX -fuzz FuzzParseFrame -fuzztime $(FUZZTIME) ./control/packet
-	go test -run XXX -fuzz "FuzzParse$$" -fuzztime $(FUZZTIME) ./control/config
-	go test -run XXX -fuzz FuzzDifferential -fuzztime $(FUZZTIME) ./loader
-	go test -run XXX -fuzz FuzzReflector -fuzztime $(FUZZTIME) ./loader
+	$(FUZZ) FuzzDecode ./control/packet
+	$(FUZZ) FuzzParseFrame ./control/packet
+	$(FUZZ) FuzzParse ./control/config
+	$(FUZZ) FuzzMessages ./vip
+	$(FUZZ) FuzzDifferential ./loader
+	$(FUZZ) FuzzReflector ./loader
 
 .PHONY: kernels
-kernels: deps-kernels ## Run the tests of loader/ on Debian's 6.1 and 6.12 kernels under qemu (3 minutes)
+kernels: deps-kernels ## Run the tests of the BPF side on Debian's 6.1 and 6.12 kernels under qemu (10 minutes)
 	test/kernels/run.sh 6.1 6.12
 
 .PHONY: bench
@@ -88,7 +92,7 @@ deps-test:
 deps-bench:
 	$(call need,$(LAB) $(PEERS) /usr/lib/frr/vrrpd:frr chrt:util-linux)
 deps-kernels:
-	$(call need,qemu-system-x86_64:qemu-system-x86 cpio:cpio)
+	$(call need,qemu-system-x86_64:qemu-system-x86 cpio:cpio xz:xz-utils)
 deps-generate:
 	$(call need,$(GENERATE))
 

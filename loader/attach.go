@@ -174,9 +174,12 @@ func (c *Collection) takeOver(p *port, want *Port) Mode {
 		if old == nil {
 			continue
 		}
-		if prog, err := c.program(mode); err == nil && takeable(p, old, want, mode) && old.Update(prog) == nil {
-			p.link = old
-			return mode
+		if prog, err := c.program(mode); err == nil && takeable(p, old, want, mode) {
+			c.refreshFences(p.ifindex)
+			if old.Update(prog) == nil {
+				p.link = old
+				return mode
+			}
 		}
 		_ = old.Close()
 	}
@@ -196,6 +199,7 @@ func (c *Collection) attach(p *port, want *Port, mode Mode) error {
 			return err
 		}
 	}
+	c.refreshFences(p.ifindex)
 	l, err := newLink(mode, prog, p.ifindex)
 	if err != nil {
 		return explain(want, mode, err)

@@ -99,9 +99,16 @@ type Collection struct {
 	ports     map[int]*port // by ifindex
 	freePorts []uint32      // port ids
 	usedPorts []bool        // by port id: the counters have counted
-	orphans   map[rxXvrrpId]rxXvrrpFence
-	adopted   []RouterID
+	orphans   map[rxXvrrpId]orphan
+	adopted   map[RouterID]RouterID // to the id that a predecessor had for it
+	dead      *ebpf.Map             // fences of that predecessor, whose programs may still count
 	pinned    bool
+}
+
+// orphan is the fence of a predecessor's router, and its id there.
+type orphan struct {
+	was   RouterID
+	fence rxXvrrpFence
 }
 
 // ingress is the program that meets the frames in one or two of the modes.
@@ -352,6 +359,8 @@ func (c *Collection) release() error {
 		errs = append(errs, c.exitLink.Close())
 		c.exitLink = nil
 	}
+	closeMap(c.dead)
+	c.dead = nil
 	for name, p := range c.ingress {
 		if p.Program != nil {
 			errs = append(errs, p.Close())

@@ -182,18 +182,18 @@ func (c *Collection) adopt() (generation uint32) {
 	}
 	routers, fences := c.pins.open("routers"), c.pins.open("fences")
 	defer closeMap(routers)
-	defer closeMap(fences)
 	if !sameValue[rxXvrrpRouter](routers) || !sameValue[rxXvrrpFence](fences) {
+		closeMap(fences)
 		return was.Generation + 1
 	}
-	c.orphans = map[rxXvrrpId]rxXvrrpFence{}
+	c.dead, c.orphans, c.adopted = fences, map[rxXvrrpId]orphan{}, map[RouterID]RouterID{}
 	for id := range min(routers.MaxEntries(), fences.MaxEntries()) {
 		var r rxXvrrpRouter
 		var f rxXvrrpFence
 		if fences.Lookup(id, &f) != nil || f.Seen < fenceAdverts || routers.Lookup(id, &r) != nil || r.Version == 0 {
 			continue
 		}
-		c.orphans[r.Id] = f
+		c.orphans[r.Id] = orphan{RouterID(id), f}
 	}
 	return was.Generation + 1
 }
@@ -212,18 +212,38 @@ func closeMap(m *ebpf.Map) {
 
 // inherit takes over the fence of a predecessor's router.
 func (c *Collection) inherit(id RouterID) {
-	f, ok := c.orphans[c.routers[id].Id]
+	o, ok := c.orphans[c.routers[id].Id]
 	if !ok {
 		return
 	}
 	delete(c.orphans, c.routers[id].Id)
-	c.fences[id] = f
+	c.takeFence(id, &o.fence)
+	// As a master without a lease: adverts keep the fence closed.
+	atomic.StoreUint32(&c.routers[id].Master, masterBefore)
+	c.adopted[id] = o.was
+}
+
+func (c *Collection) takeFence(id RouterID, f *rxXvrrpFence) {
+	c.fences[id] = *f
 	if until := f.LastNs + f.HoldNs; until > atomic.LoadUint64(&c.lease.FenceUntilNs) {
 		atomic.StoreUint64(&c.lease.FenceUntilNs, until)
 	}
-	// As a master without a lease: adverts keep the fence closed.
-	atomic.StoreUint32(&c.routers[id].Master, masterBefore)
-	c.adopted = append(c.adopted, id)
+}
+
+// refreshFences takes over what a predecessor's programs have counted on an
+// interface since it was inherited. They do so until ours take their place, and
+// to load those, or to open many interfaces, may take longer than a fence holds.
+func (c *Collection) refreshFences(ifindex int) {
+	for id, was := range c.adopted {
+		at := &c.routers[id]
+		var f rxXvrrpFence
+		if int(at.Id.Ifindex) != ifindex || atomic.LoadUint32(&at.Master) != masterBefore || c.dead.Lookup(uint32(was), &f) != nil {
+			continue
+		}
+		if f.LastNs > atomic.LoadUint64(&c.fences[id].LastNs) {
+			c.takeFence(id, &f)
+		}
+	}
 }
 
 const (
@@ -238,12 +258,13 @@ const (
 func (c *Collection) LiftFences() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, id := range c.adopted {
+	for id := range c.adopted {
 		// Unless it is ours by now.
 		if atomic.CompareAndSwapUint32(&c.routers[id].Master, masterBefore, 0) {
 			atomic.StoreUint32(&c.fences[id].Seen, 0)
 		}
 	}
 	// A router that comes later finds no address of its predecessor.
-	c.adopted, c.orphans = nil, nil
+	closeMap(c.dead)
+	c.adopted, c.orphans, c.dead = nil, nil, nil
 }

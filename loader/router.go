@@ -181,9 +181,10 @@ func (c *Collection) removeRouter(id RouterID) error {
 		delete(c.ids, at.Id)
 	}
 	errs = append(errs, c.setVIPs(id, at.Id, nil))
-	if atomic.LoadUint32(&at.Master) == masterBefore && c.orphans != nil {
-		c.orphans[at.Id] = c.fences[id] // for when it is set again
+	if was, ok := c.adopted[id]; ok && atomic.LoadUint32(&at.Master) == masterBefore {
+		c.orphans[at.Id] = orphan{was, c.fences[id]} // for when it is set again
 	}
+	delete(c.adopted, id)
 	c.Clear(id)
 	c.SetRole(id, RoleBackup)
 	atomic.StoreUint32(&c.fences[id].Seen, 0)

@@ -73,8 +73,9 @@ func run(args []string, stdout, stderr io.Writer) int {
 		diags = append(diags, more...)
 	}
 	if opts.test || diags.Fatal() {
-		for _, d := range diags {
-			fmt.Fprintln(stderr, d)
+		if err := printFindings(opts, diags, stderr); err != nil {
+			fmt.Fprintf(stderr, "xvrrpd: %v\n", err)
+			return exitRuntime
 		}
 		return exitCode(diags)
 	}
@@ -152,6 +153,24 @@ func serve(opts *options, run daemon.Options) error {
 	})
 	log.Info("xvrrpd stops")
 	return err
+}
+
+// printFindings writes to the file of -t, if it names one.
+func printFindings(opts *options, diags config.Diagnostics, stderr io.Writer) error {
+	if opts.test && opts.findings != onStderr {
+		f, err := os.OpenFile(opts.findings, os.O_WRONLY|os.O_APPEND|os.O_CREATE|unix.O_NOFOLLOW, 0o644)
+		if err != nil {
+			return fmt.Errorf("open the file for findings: %w", err)
+		}
+		defer f.Close()
+		stderr = f
+	}
+	for _, d := range diags {
+		if _, err := fmt.Fprintln(stderr, d); err != nil {
+			return fmt.Errorf("write findings: %w", err)
+		}
+	}
+	return nil
 }
 
 // exitCode is that of -t: a lesser problem never hides a fatal one.

@@ -5,7 +5,10 @@ package main
 import (
 	"fmt"
 	"io"
+	"log/syslog"
 	"slices"
+	"strconv"
+	"strings"
 
 	"github.com/spf13/pflag"
 
@@ -16,6 +19,7 @@ import (
 type options struct {
 	config        string
 	test          bool
+	findings      string // the file that -t adds them to, or onStderr
 	version       bool
 	signum        string
 	foreground    bool
@@ -46,12 +50,19 @@ var ignoredFlags = []struct{ long, short, usage string }{
 	{"core-dump", "m", "core dumps"},
 	{"address-monitoring", "a", "log addresses"},
 	{"ignore-sigint", "", "ignore SIGINT"},
+	{"all-config", "e", "refuse files whose includes match nothing"},
 }
 
 var ignoredValues = []struct{ long, short string }{
 	{"vrrp_pid", "r"}, {"checkers_pid", "c"}, {"bfd_pid", "b"}, {"snmp-agent-socket", "A"},
-	{"umask", "u"}, {"core-dump-pattern", "M"}, {"include-check", "e"},
+	{"umask", "u"}, {corePattern, "M"},
 }
+
+// corePattern is the option that has its value in the same word, or none.
+const corePattern = "core-dump-pattern"
+
+// onStderr stands for -t without a file.
+const onStderr = "-"
 
 func parseOptions(args []string, stderr io.Writer) (*options, error) {
 	o := &options{}
@@ -59,11 +70,12 @@ func parseOptions(args []string, stderr io.Writer) (*options, error) {
 	f.SetOutput(stderr)
 	f.SortFlags = false
 	f.StringVarP(&o.config, "use-file", "f", "/etc/keepalived/keepalived.conf", "configuration `FILE`")
-	f.BoolVarP(&o.test, "config-test", "t", false, "check the configuration and exit: 0 clean, 5 a line is ignored, 4 or 2 it cannot be run")
+	f.StringVarP(&o.findings, "config-test", "t", "", "check the configuration, write findings to standard error or =`FILE`, exit: 0 clean, 5 a line is ignored, 4 or 2 it cannot be run")
+	f.Lookup("config-test").NoOptDefVal = onStderr
 	f.BoolVarP(&o.foreground, "dont-fork", "n", false, "stay in the foreground")
 	f.BoolVarP(&o.logging.Console, "log-console", "l", false, "log to standard error")
 	f.BoolVarP(&o.logging.Detail, "log-detail", "D", false, "log more")
-	f.IntVarP(&o.logging.Facility, "log-facility", "S", -1, "syslog facility LOG_LOCAL`N`, 0 to 7")
+	facility := f.StringP("log-facility", "S", "daemon", "syslog `FACILITY`: 0 to 7 or local0 to local7, user, daemon")
 	f.StringVarP(&o.logging.File, "log-file", "g", "", "log to `FILE`")
 	f.BoolVarP(&o.logging.NoSyslog, "no-syslog", "G", false, "do not log to syslog")
 	format := f.String("log-format", "text", "text or json")
@@ -73,7 +85,7 @@ func parseOptions(args []string, stderr io.Writer) (*options, error) {
 	f.StringVar(&o.dataplane, "dataplane", "auto", "how adverts are received: auto, native, generic, tcx, socket")
 	f.StringVar(&o.controlSocket, "control-socket", "", "`PATH` of the control socket (default below "+rundir.Root+", by namespace and instance)")
 	f.StringVar(&o.metricsListen, "metrics-listen", "", "also serve metrics on TCP `ADDRESS`")
-	f.StringVar(&o.signum, "signum", "", "print the number of the signal for `FUNCTION` and exit: STOP")
+	f.StringVar(&o.signum, "signum", "", "print the number of the signal for `FUNCTION` and exit: STOP, RELOAD")
 	f.BoolVarP(&o.version, "version", "v", false, "print the version and exit")
 	for _, i := range ignoredFlags {
 		f.BoolP(i.long, i.short, false, i.usage)
@@ -83,9 +95,11 @@ func parseOptions(args []string, stderr io.Writer) (*options, error) {
 		f.StringP(i.long, i.short, "", "")
 		_ = f.MarkHidden(i.long)
 	}
+	f.Lookup(corePattern).NoOptDefVal = "core"
 	if err := f.Parse(args); err != nil {
 		return nil, err
 	}
+	o.test = f.Changed("config-test")
 	if f.NArg() > 0 {
 		return nil, fmt.Errorf("unexpected argument %q", f.Arg(0))
 	}
@@ -98,11 +112,23 @@ func parseOptions(args []string, stderr io.Writer) (*options, error) {
 		return nil, fmt.Errorf("--log-format: %q is neither text nor json", *format)
 	}
 	o.logging.JSON = *format == "json"
-	if o.logging.Facility > 7 {
-		return nil, fmt.Errorf("--log-facility: %d is not in the range 0 to 7", o.logging.Facility)
+	var ok bool
+	if o.logging.Facility, ok = parseFacility(*facility); !ok {
+		return nil, fmt.Errorf("--log-facility: %q is not one of 0 to 7, local0 to local7, user, daemon", *facility)
 	}
 	if !slices.Contains([]string{"auto", "native", "generic", "tcx", "socket"}, o.dataplane) {
 		return nil, fmt.Errorf("--dataplane: %q is not one of auto, native, generic, tcx, socket", o.dataplane)
 	}
 	return o, nil
+}
+
+func parseFacility(s string) (syslog.Priority, bool) {
+	switch s {
+	case "user":
+		return syslog.LOG_USER, true
+	case "daemon":
+		return syslog.LOG_DAEMON, true
+	}
+	n, err := strconv.ParseUint(strings.TrimPrefix(s, "local"), 10, 8)
+	return syslog.LOG_LOCAL0 + syslog.Priority(n)<<3, err == nil && n <= 7
 }

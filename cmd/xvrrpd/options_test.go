@@ -9,10 +9,12 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"log/syslog"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -70,7 +72,8 @@ func TestOptions(t *testing.T) {
 	assert.True(t, o.logging.Console)
 	assert.True(t, o.logging.Detail)
 	assert.Equal(t, "/x.conf", o.config)
-	assert.Equal(t, 3, o.logging.Facility)
+	assert.Equal(t, syslog.LOG_LOCAL3, o.logging.Facility)
+	assert.False(t, o.test)
 	assert.Equal(t, "tcx", o.dataplane)
 	assert.Equal(t, "/run/p", o.pid)
 	assert.Equal(t, "ka1", o.configID)
@@ -79,9 +82,41 @@ func TestOptions(t *testing.T) {
 
 // keepalived's own options are taken, whether they mean something here or not.
 func TestIgnoredOptions(t *testing.T) {
-	o, err := parseOptions([]string{"-P", "-r", "/run/v", "-x", "--no_bfd", "-V"}, io.Discard)
+	o, err := parseOptions([]string{"-P", "-r", "/run/v", "-x", "--no_bfd", "-V", "-e", "-M", "-f", "/x.conf"}, io.Discard)
 	require.NoError(t, err)
-	assert.ElementsMatch(t, []string{"--vrrp", "--vrrp_pid", "--snmp", "--no_bfd", "--dont-release-vrrp"}, o.ignored)
+	assert.ElementsMatch(t, []string{
+		"--vrrp", "--vrrp_pid", "--snmp", "--no_bfd", "--dont-release-vrrp", "--all-config", "--core-dump-pattern",
+	}, o.ignored)
+	assert.Equal(t, "/x.conf", o.config, "-e and -M take no word")
+}
+
+func TestFacilities(t *testing.T) {
+	for text, want := range map[string]syslog.Priority{
+		"0": syslog.LOG_LOCAL0, "local7": syslog.LOG_LOCAL7, "user": syslog.LOG_USER, "daemon": syslog.LOG_DAEMON,
+	} {
+		o, err := parseOptions([]string{"-S", text}, io.Discard)
+		require.NoError(t, err)
+		assert.Equal(t, want, o.logging.Facility, text)
+	}
+	o, err := parseOptions(nil, io.Discard)
+	require.NoError(t, err)
+	assert.Equal(t, syslog.LOG_DAEMON, o.logging.Facility)
+}
+
+// Scripts that check a file name one for the findings.
+func TestFindingsInAFile(t *testing.T) {
+	dir := t.TempDir()
+	conf, found := filepath.Join(dir, "k.conf"), filepath.Join(dir, "found")
+	require.NoError(t, os.WriteFile(conf, []byte("bogus\n"), 0o600))
+	for _, args := range [][]string{{"-t"}, {"--config-test=" + found}, {"-t=" + found}, {"-tn"}} {
+		var stderr bytes.Buffer
+		assert.Equal(t, exitConfig, run(append(args, "-f", conf), io.Discard, &stderr))
+		assert.Equal(t, len(args[0]) <= 3, stderr.Len() > 0, args)
+	}
+	text, err := os.ReadFile(found)
+	require.NoError(t, err)
+	assert.Equal(t, 2, strings.Count(string(text), conf+":1:1: warning: unknown keyword"), "it is added to")
+	assert.Equal(t, exitRuntime, run([]string{"--config-test=" + dir, "-f", conf}, io.Discard, io.Discard))
 }
 
 func TestBadOptions(t *testing.T) {
@@ -90,7 +125,7 @@ func TestBadOptions(t *testing.T) {
 		`unknown flag: --bogus`:                        {"--bogus"},
 		`--dataplane: "quick" is not one of`:           {"--dataplane", "quick"},
 		`--log-format: "xml" is neither text nor json`: {"--log-format", "xml"},
-		`--log-facility: 8 is not in the range 0 to 7`: {"-S", "8"},
+		`--log-facility: "8" is not one of 0 to 7`:     {"-S", "8"},
 		`flag needs an argument: 'f' in -f`:            {"-f"},
 	} {
 		var stderr bytes.Buffer
@@ -106,6 +141,9 @@ func TestVersionAndSignum(t *testing.T) {
 	out.Reset()
 	assert.Equal(t, exitOK, run([]string{"--signum", "STOP"}, &out, io.Discard))
 	assert.Equal(t, "15\n", out.String())
+	out.Reset()
+	assert.Equal(t, exitOK, run([]string{"--signum=RELOAD"}, &out, io.Discard))
+	assert.Equal(t, "1\n", out.String())
 	assert.Equal(t, exitUsage, run([]string{"--signum", "DANCE"}, io.Discard, io.Discard))
 }
 

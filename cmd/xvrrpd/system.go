@@ -251,10 +251,11 @@ func (p pidFile) remove() {
 
 // printSignal answers --signum.
 func printSignal(function string, stdout, stderr io.Writer) int {
-	if function != "STOP" {
-		fmt.Fprintf(stderr, "xvrrpd: no signal for %q; there is one for STOP\n", function)
+	signal, ok := map[string]unix.Signal{"STOP": unix.SIGTERM, "RELOAD": unix.SIGHUP}[function]
+	if !ok {
+		fmt.Fprintf(stderr, "xvrrpd: no signal for %q; there are those for STOP and RELOAD\n", function)
 		return exitUsage
 	}
-	fmt.Fprintln(stdout, int(unix.SIGTERM))
+	fmt.Fprintln(stdout, int(signal))
 	return exitOK
 }

@@ -5,6 +5,7 @@ package config
 import (
 	"encoding/binary"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -86,7 +87,7 @@ func (d *decoder) addressWord(a *Address, args []Word) (used int, ok bool) {
 			d.diags.add(Warning, word.Pos, "%s has no effect on an IPv4 address here", word.Text)
 		} else {
 			d.diags.add(Warning, word.Pos, "unknown word %q is skipped%s", word.Text,
-				suggest(word.Text, []string{"dev", "label", "scope", "brd", "broadcast", "peer", "no_track"}))
+				suggest(word.Text, slices.Values([]string{"dev", "label", "scope", "brd", "broadcast", "peer", "no_track"})))
 		}
 		return 1, true
 	}
@@ -198,7 +199,7 @@ func (d *decoder) trackInterface(n *Node) []Track {
 				args = args[1:]
 			default:
 				d.diags.add(Warning, args[0].Pos, "unknown word %q is skipped%s", args[0].Text,
-					suggest(args[0].Text, []string{"weight", "reverse"}))
+					suggest(args[0].Text, slices.Values([]string{"weight", "reverse"})))
 				args = args[1:]
 			}
 		}

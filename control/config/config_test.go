@@ -136,9 +136,10 @@ func TestFatal(t *testing.T) {
 		"advert_int 0":       {minimal(required + "advert_int 0"), "4:12: error: advert_int: \"0\" is not in the range 10ms to 4m15s"},
 		"label too long":     {minimal("virtual_router_id 1\nvirtual_ipaddress { 10.0.0.1 label 0123456789abcdef }"), "3:36: error: label"},
 		"no instance":        {"global_defs {\n}\n", "/etc/k.conf: error: there is no vrrp_instance"},
-		"endless definition": {"$A=$A x\n$A\n", "2: error: definitions expand without end"},
+		"endless definition": {"$A=$A x\n$A\n", "2: error: includes and definitions expand without end"},
+		"numbers that wrap":  {"~SEQ(i,9223372036854775806,1,9223372036854775807) x\n", "1:1: error: ~SEQ: \"9223372036854775806\" is not a number"},
 		"endless include":    {"include k.conf\n", "files include each other"},
-		"braces by billions": {"include " + strings.Repeat("{a,b}", 40) + "\n", "definitions expand without end"},
+		"braces by billions": {"include " + strings.Repeat("{a,b}", 40) + "\n", "includes and definitions expand without end"},
 		"endless mistakes":   {strings.Repeat("bogus x\n", 3000), "there is more; only the first 1000 are shown"},
 		"strict include":     {"includea /nowhere\n" + minimal(required), "1:1: error: includea: nothing matches /nowhere"},
 		"line too long":      {"# " + strings.Repeat("x", 1030) + "\n" + minimal(required), "1: error: line is longer than 1023 bytes"},
@@ -149,6 +150,46 @@ func TestFatal(t *testing.T) {
 			assert.Nil(t, cfg)
 			assert.True(t, diags.Fatal())
 			assert.Contains(t, fmt.Sprint(diags), tc.want)
+		})
+	}
+}
+
+// counted counts the bytes that a parse asks for.
+type counted struct {
+	files
+	read int
+}
+
+func (c *counted) ReadFile(name string) ([]byte, error) {
+	text, err := c.files.ReadFile(name)
+	c.read += len(text)
+	return text, err
+}
+
+// A file that is wrong, by mistake or on purpose, must not hold up the daemon.
+// Allocations and bytes stand for time.
+func TestWorkIsBounded(t *testing.T) {
+	const lines, seq = 20000, "~SEQ(i,1,20000) "
+	for name, tc := range map[string]struct {
+		files         files
+		allocs, bytes int
+	}{
+		"unknown keywords":    {files{"/k": "vrrp_instance A {\n" + seq + "x$i\n}\n"}, 25 * lines, 100},
+		"unknown blocks":      {files{"/k": seq + "x$i { }\n"}, 30 * lines, 100},
+		"unknown flags":       {files{"/k": minimal("virtual_ipaddress {\n" + seq + "10.0.0.1 x$i\n}")}, 25 * lines, 100},
+		"instances":           {files{"/k": seq + "vrrp_instance a$i { }\n"}, 30 * lines, 100},
+		"long words":          {files{"/k": strings.Repeat(strings.Repeat("x", 1000)+"\n", 1000)}, 35 * 1000, 1<<20 + 1},
+		"includes that fork":  {files{"/k": "include k\ninclude k\n"}, 30 * 1000, 1 << 16},
+		"definitions by size": {files{"/k": strings.Repeat("include d\n", 1000), "/d": strings.Repeat("$x=1\n", 100000)}, 1 << 21, 1 << 24},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := &counted{files: tc.files}
+			allocs := testing.AllocsPerRun(1, func() {
+				f.read = 0
+				config.Parse(f, "/k", config.Environment{})
+			})
+			assert.LessOrEqual(t, int(allocs), tc.allocs, "allocations")
+			assert.LessOrEqual(t, f.read, tc.bytes, "bytes read")
 		})
 	}
 }

@@ -3,6 +3,7 @@
 package config
 
 import (
+	"iter"
 	"maps"
 	"net/netip"
 	"slices"
@@ -47,7 +48,7 @@ func (d *decoder) config(tree []*Node) *Config {
 				d.cfg.Instance = w.Text
 			}
 		default:
-			d.other(n, laterTop, lvsTop, []string{"global_defs", "vrrp_instance", "net_namespace", "instance"})
+			d.other(n, laterTop, lvsTop, slices.Values([]string{"global_defs", "vrrp_instance", "net_namespace", "instance"}))
 		}
 	}
 	d.duplicates()
@@ -58,7 +59,7 @@ func (d *decoder) config(tree []*Node) *Config {
 }
 
 // other deals with a keyword that has no handler.
-func (d *decoder) other(n *Node, later, lvs map[string]bool, known []string) {
+func (d *decoder) other(n *Node, later, lvs map[string]bool, known ...iter.Seq[string]) {
 	if later[n.Keyword] || lvs[n.Keyword] {
 		if d.noted[n.Keyword] {
 			return
@@ -71,13 +72,12 @@ func (d *decoder) other(n *Node, later, lvs map[string]bool, known []string) {
 		d.diags.add(Note, n.Pos, "%s has no effect yet", n.Keyword)
 		return
 	}
-	known = slices.Concat(known, slices.Collect(maps.Keys(later)), slices.Collect(maps.Keys(lvs)))
 	what := "keyword"
 	if n.HasBlock {
 		// keepalived reads on inside and then closes the block around it.
 		what = "block"
 	}
-	d.diags.add(Warning, n.Pos, "unknown %s %q is skipped%s", what, n.Keyword, suggest(n.Keyword, known))
+	d.diags.add(Warning, n.Pos, "unknown %s %q is skipped%s", what, n.Keyword, suggest(n.Keyword, append(known, maps.Keys(later), maps.Keys(lvs))...))
 }
 
 func dispatch[T any](d *decoder, nodes []*Node, handlers map[string]handler[T], into *T, other func(*Node)) {

@@ -5,6 +5,7 @@ package config
 import (
 	"cmp"
 	"fmt"
+	"iter"
 	"slices"
 	"strings"
 )
@@ -80,7 +81,7 @@ const maxDiagnostics = 1000
 
 func (ds *Diagnostics) add(s Severity, at Pos, format string, args ...any) {
 	switch {
-	case len(*ds) > maxDiagnostics:
+	case ds.full():
 		return
 	case len(*ds) == maxDiagnostics:
 		s, format, args = Error, "there is more; only the first %d are shown", []any{maxDiagnostics}
@@ -88,19 +89,40 @@ func (ds *Diagnostics) add(s Severity, at Pos, format string, args ...any) {
 	*ds = append(*ds, Diagnostic{at, s, fmt.Sprintf(format, args...)})
 }
 
+// full reports whether nothing more is taken, so that there is no need to look
+// for more.
+func (ds *Diagnostics) full() bool { return len(*ds) > maxDiagnostics }
+
 func (ds Diagnostics) sort() {
 	slices.SortStableFunc(ds, func(a, b Diagnostic) int {
 		return cmp.Or(strings.Compare(a.Pos.File, b.Pos.File), a.Pos.Line-b.Pos.Line, a.Pos.Col-b.Pos.Col)
 	})
 }
 
-// suggest returns the candidate nearest to word, as an end of a sentence, or
-// nothing if none is near.
-func suggest(word string, candidates []string) string {
-	best, bestDistance := "", max(2, len(word)/4)+1
-	for _, c := range candidates {
-		if d := distance(word, c); d < bestDistance || d == bestDistance && c < best {
-			best, bestDistance = c, d
+// suggestion is the end of a sentence about an unknown word. It is looked for
+// when the sentence is made: of many sentences few are.
+type suggestion struct {
+	word       string
+	candidates []iter.Seq[string]
+}
+
+func suggest(word string, candidates ...iter.Seq[string]) suggestion {
+	return suggestion{word, candidates}
+}
+
+// String returns the candidate nearest to the word, or nothing if none is near.
+func (s suggestion) String() string {
+	best, bestDistance := "", max(2, len(s.word)/4)+1
+	for _, candidates := range s.candidates {
+		for c := range candidates {
+			// The distance is no less than the difference of the lengths, and
+			// a word may be very long.
+			if max(len(s.word)-len(c), len(c)-len(s.word)) > bestDistance {
+				continue
+			}
+			if d := distance(s.word, c); d < bestDistance || d == bestDistance && c < best {
+				best, bestDistance = c, d
+			}
 		}
 	}
 	if best == "" {

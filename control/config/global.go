@@ -143,7 +143,7 @@ func (d *decoder) fastDetect(n *Node, e *extensions) {
 			continue
 		}
 		if !slices.Contains(fastDetectWords, w.Text) {
-			wrong(w, "%q is not one of interval, multiplier, mode, on, off%s", w.Text, suggest(w.Text, fastDetectWords))
+			wrong(w, "%q is not one of interval, multiplier, mode, on, off%s", w.Text, suggest(w.Text, slices.Values(fastDetectWords)))
 			return
 		}
 		if len(args) == 0 {
@@ -171,7 +171,7 @@ func (d *decoder) fastDetect(n *Node, e *extensions) {
 		case "mode":
 			f.Echo = v.Text == "echo"
 			if v.Text != "echo" && v.Text != "sbfd" {
-				wrong(v, "mode: %q is neither sbfd nor echo%s", v.Text, suggest(v.Text, []string{"sbfd", "echo"}))
+				wrong(v, "mode: %q is neither sbfd nor echo%s", v.Text, suggest(v.Text, slices.Values([]string{"sbfd", "echo"})))
 			}
 		}
 	}
@@ -263,9 +263,8 @@ func (d *decoder) globalDefs(n *Node) {
 	if !d.needsBlock(n) {
 		return
 	}
-	known := slices.Collect(maps.Keys(globalKeywords))
 	dispatch(d, n.Block, globalKeywords, &d.global, func(n *Node) {
-		d.other(n, laterGlobal, lvsGlobal, known)
+		d.other(n, laterGlobal, lvsGlobal, maps.Keys(globalKeywords))
 	})
 }
 

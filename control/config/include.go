@@ -5,6 +5,7 @@ package config
 import (
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -164,7 +165,7 @@ func (l *lexer) repeat(s string, pos Pos) ([]string, error) {
 	case "~LST":
 		return list(args, body)
 	}
-	return nil, fmt.Errorf("unknown repetition %s%s", word, suggest(word, []string{"~SEQ", "~SEQx", "~LST"}))
+	return nil, fmt.Errorf("unknown repetition %s%s", word, suggest(word, slices.Values([]string{"~SEQ", "~SEQx", "~LST"})))
 }
 
 func cutParenthesis(s string) (args, rest string, ok bool) {
@@ -190,7 +191,7 @@ func (l *lexer) sequence(args, body string, base int, pos Pos) ([]string, error)
 	}
 	var numbers []int64
 	for _, w := range words[1:] {
-		n, err := strconv.ParseInt(strings.TrimSpace(w), 0, 64)
+		n, err := strconv.ParseInt(strings.TrimSpace(w), 0, 62) // no sum of two overflows
 		if err != nil {
 			return nil, fmt.Errorf("~SEQ: %q is not a number", strings.TrimSpace(w))
 		}

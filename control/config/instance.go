@@ -41,7 +41,7 @@ var instanceKeywords = map[string]handler[draft]{
 		i.StateMaster = w.Text == "MASTER"
 		if w.Text != "MASTER" && w.Text != "BACKUP" {
 			d.diags.add(Warning, w.Pos, "state: %q is neither MASTER nor BACKUP; BACKUP is used%s",
-				w.Text, suggest(w.Text, []string{"MASTER", "BACKUP"}))
+				w.Text, suggest(w.Text, slices.Values([]string{"MASTER", "BACKUP"})))
 		}
 	},
 	"interface": func(d *decoder, n *Node, i *draft) {
@@ -151,13 +151,12 @@ func (d *decoder) instance(n *Node) {
 		lowerPrioNoAdvert: g.lowerPrioNoAdvert, higherPrioSendAdvert: g.higherPrioSendAdvert,
 		ownerIgnoreAdverts: g.ownerIgnoreAdverts,
 	}
-	known := slices.Concat(slices.Collect(maps.Keys(instanceKeywords)), slices.Collect(maps.Keys(refusedInstance)))
 	dispatch(d, n.Block, instanceKeywords, i, func(n *Node) {
 		if why, ok := refusedInstance[n.Keyword]; ok {
 			d.diags.add(Error, n.Pos, "%s is not supported yet: %s", n.Keyword, why)
 			return
 		}
-		d.other(n, laterInstance, nil, known)
+		d.other(n, laterInstance, nil, maps.Keys(instanceKeywords), maps.Keys(refusedInstance))
 	})
 	d.settle(i)
 	d.cfg.Instances = append(d.cfg.Instances, &i.Instance)
@@ -299,7 +298,7 @@ var authKeywords = map[string]handler[draft]{
 		case w.Text == "AH":
 			d.diags.add(Error, w.Pos, "auth_type AH is not supported: the instance would run unauthenticated")
 		case w.Text != "PASS":
-			d.diags.add(Error, w.Pos, "auth_type: %q is not PASS%s", w.Text, suggest(w.Text, []string{"PASS"}))
+			d.diags.add(Error, w.Pos, "auth_type: %q is not PASS%s", w.Text, suggest(w.Text, slices.Values([]string{"PASS"})))
 		}
 	},
 	"auth_pass": func(d *decoder, n *Node, i *draft) {
@@ -322,7 +321,7 @@ func (d *decoder) authentication(n *Node, i *draft) {
 	}
 	i.authPos = n.Pos
 	dispatch(d, n.Block, authKeywords, i, func(n *Node) {
-		d.other(n, nil, nil, []string{"auth_type", "auth_pass"})
+		d.other(n, nil, nil, maps.Keys(authKeywords))
 	})
 	switch {
 	case i.AuthPass == "" && !d.diags.Fatal():

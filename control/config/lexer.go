@@ -29,11 +29,11 @@ const (
 	// maxLine is keepalived's limit on a physical line, in bytes.
 	maxLine = 1023
 	// maxInclude bounds the depth of files that include each other, maxExpand
-	// the replacements in one line, maxText the bytes that definitions and
-	// ~SEQ may make in all: a mistake must not fill the memory or never end.
+	// the replacements in one line, maxText the bytes that includes, definitions
+	// and ~SEQ may make in all: a mistake must not fill the memory or never end.
 	maxInclude = 32
 	maxExpand  = 200
-	maxText    = 1 << 25
+	maxText    = 1 << 23
 )
 
 // token is a word, `{` or `}`.
@@ -67,6 +67,8 @@ var (
 	errQuote    = errors.New("quotation mark without its pair")
 )
 
+var unescape = strings.NewReplacer(`\#`, "#", `\!`, "!")
+
 func (l *lexer) file(name string, at Pos) {
 	if l.depth >= maxInclude {
 		l.diags.add(Error, at, "files include each other more than %d deep", maxInclude)
@@ -77,13 +79,16 @@ func (l *lexer) file(name string, at Pos) {
 		l.diags.add(Error, at, "read %s: %v", name, err)
 		return
 	}
+	if !l.spend(1, string(text), at) {
+		return
+	}
 	l.depth++
 	defer func() { l.depth-- }()
 	l.lines(strings.Split(strings.TrimSuffix(string(text), "\n"), "\n"), name)
 }
 
 func (l *lexer) lines(lines []string, file string) {
-	for n := 0; n < len(lines); n++ {
+	for n := 0; n < len(lines) && !l.ended(); n++ {
 		pos := Pos{File: file, Line: n + 1}
 		raw := strings.TrimSuffix(lines[n], "\r")
 		if strings.IndexByte(raw, 0) >= 0 {
@@ -206,17 +211,19 @@ func (l *lexer) line(text string, pos Pos, original string, expansions int) {
 	l.split(text, pos, original)
 }
 
+// ended reports whether it is of no use to read on.
+func (l *lexer) ended() bool { return l.made > maxText || l.diags.full() }
+
 // spend books n lines like text and reports whether they may be made. Running out
 // is reported once and ends all expansion.
 func (l *lexer) spend(n int, text string, pos Pos) bool {
 	const perLine = 64 // a line costs something even if it is empty
-	left := maxText - l.made
-	if left < 0 {
+	if l.ended() {
 		return false
 	}
-	if n > left/(len(text)+perLine) {
+	if left := maxText - l.made; n > left/(len(text)+perLine) {
 		l.made = maxText + 1
-		l.diags.add(Error, pos, "definitions expand without end")
+		l.diags.add(Error, pos, "includes and definitions expand without end")
 		return false
 	}
 	l.made += n * (len(text) + perLine)
@@ -389,7 +396,7 @@ func (l *lexer) split(text string, pos Pos, original string) {
 			for end < len(text) && strings.IndexByte(" \t\"{}", text[end]) < 0 {
 				end++
 			}
-			words = append(words, token{strings.NewReplacer(`\#`, "#", `\!`, "!").Replace(text[i:end]), at, false})
+			words = append(words, token{unescape.Replace(text[i:end]), at, false})
 			i = end
 		}
 	}

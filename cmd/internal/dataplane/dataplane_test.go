@@ -23,6 +23,7 @@ import (
 	"github.com/xvrrp/xvrrp/cmd/internal/transport"
 	"github.com/xvrrp/xvrrp/control"
 	"github.com/xvrrp/xvrrp/control/config"
+	"github.com/xvrrp/xvrrp/control/packet"
 	"github.com/xvrrp/xvrrp/control/packet/packettest"
 	"github.com/xvrrp/xvrrp/control/plan"
 	"github.com/xvrrp/xvrrp/loader"
@@ -97,9 +98,17 @@ func (s *site) plane() *Plane {
 	}
 }
 
+// slow is an advert with the longest interval: four of them are enough to load
+// the programs on any machine.
+func slow() packettest.Spec {
+	s := packettest.Valid(3)
+	s.Advert.Interval = packet.MaxInterval
+	return s
+}
+
 // router is a virtual router with a fence.
 func (s *site) router(id loader.RouterID) Router {
-	valid := packettest.Valid(3)
+	valid := slow()
 	return Router{
 		ID: id, At: plan.Identity{Port: s.key, VRID: packettest.VRID},
 		Plan: &plan.Router{
@@ -290,7 +299,7 @@ func (s *site) ask(t *testing.T) *asker {
 
 func (a *asker) round() {
 	if a.rounds.Load()%5000 == 0 {
-		_, _ = unix.Write(a.fd, packettest.Valid(3).Build())
+		_, _ = unix.Write(a.fd, slow().Build())
 	}
 	question := append([]byte{255, 255, 255, 255, 255, 255}, packettest.MAC[:]...)
 	question = append(question, 8, 6, 0, 1, 8, 0, 6, 4, 0, 1)

@@ -17,10 +17,10 @@ import (
 
 // Options as the command line gives them.
 type Options struct {
-	Console  bool   // -l
-	NoSyslog bool   // -G
-	Facility int    // -S: LOG_LOCAL0 to 7, or -1 for LOG_DAEMON
-	File     string // -g
+	Console  bool            // -l
+	NoSyslog bool            // -G
+	Facility syslog.Priority // -S
+	File     string          // -g
 	JSON     bool
 	Detail   bool // -D
 }
@@ -48,11 +48,7 @@ func New(o Options) (*slog.Logger, *Output, error) {
 		add(f)
 	}
 	if !o.NoSyslog && !o.Console && o.File == "" {
-		facility := syslog.LOG_DAEMON
-		if o.Facility >= 0 {
-			facility = syslog.LOG_LOCAL0 + syslog.Priority(o.Facility)<<3
-		}
-		if w, err := syslog.New(facility|syslog.LOG_INFO, "xvrrpd"); err == nil {
+		if w, err := syslog.New(o.Facility|syslog.LOG_INFO, "xvrrpd"); err == nil {
 			add(w)
 		}
 	}

@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Command init is the first process of the machine that run.sh starts: it
-// mounts what the tests need, runs them and switches the machine off.
+// mounts and loads what the tests need, runs them and switches the machine off.
 package main
 
 import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 
 	"golang.org/x/sys/unix"
 )
@@ -21,13 +22,37 @@ func main() {
 	var name unix.Utsname
 	_ = unix.Uname(&name)
 	fmt.Printf("KERNEL %s\n", unix.ByteSliceToString(name.Release[:]))
-	cmd := exec.Command("/loader.test", os.Args[1:]...)
-	cmd.Args = append(cmd.Args, "-test.v", "-test.short")
-	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stdout
+	each("/modules", func(file string) error {
+		f, err := os.Open(file)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		return unix.FinitModule(int(f.Fd()), "", 0)
+	})
 	verdict := "PASS"
-	if err := cmd.Run(); err != nil {
-		verdict = "FAIL: " + err.Error()
-	}
+	each("/tests", func(file string) error {
+		cmd := exec.Command(file, append(os.Args[1:], "-test.v", "-test.short")...)
+		cmd.Stdout, cmd.Stderr = os.Stdout, os.Stdout
+		err := cmd.Run()
+		if err != nil {
+			verdict = "FAIL"
+		}
+		return err
+	})
 	fmt.Printf("KERNEL TESTS %s\n", verdict)
 	_ = unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF)
+}
+
+// each calls do for every file in a folder and says what fails.
+func each(dir string, do func(file string) error) {
+	files, err := filepath.Glob(filepath.Join(dir, "*"))
+	if err != nil {
+		fmt.Println(err)
+	}
+	for _, file := range files {
+		if err := do(file); err != nil {
+			fmt.Printf("KERNEL %s: %v\n", file, err)
+		}
+	}
 }
