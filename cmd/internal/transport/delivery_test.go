@@ -8,6 +8,7 @@ import (
 	"os"
 	"runtime"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -178,6 +179,19 @@ func cable(t *testing.T) (near, far netlink.Link) {
 	addr, err := netlink.ParseAddr(ourAddr + "/24")
 	require.NoError(t, err)
 	require.NoError(t, netlink.AddrAdd(far, addr))
+	// Until the kernel has noticed that both ends are up, it drops what is sent.
+	here, err := netlink.NewHandle(unix.NETLINK_ROUTE) // what is awaited is asked by another thread
+	require.NoError(t, err)
+	defer here.Close()
+	require.Eventually(t, func() bool {
+		for _, name := range []string{"near", "far"} {
+			l, err := here.LinkByName(name)
+			if err != nil || l.Attrs().OperState != netlink.OperUp {
+				return false
+			}
+		}
+		return true
+	}, 10*time.Second, time.Millisecond)
 	return near, far
 }
 
