@@ -66,6 +66,8 @@ type host struct {
 	fail func(what string) error
 
 	ports     map[*dataplane.Port]*fakePort
+	programs  bool // ports have one
+	probers   int  // that are open
 	lifted    int
 	dropped   int
 	firewall  map[string][]netip.Addr
@@ -196,6 +198,27 @@ func (h *host) Attach(p *dataplane.Port) error {
 func (h *host) InPath(p *dataplane.Port) bool {
 	h.order()
 	return !h.of(p).off
+}
+
+func (h *host) HasProgram(*dataplane.Port) bool { return h.programs }
+
+// fakeProber sends nothing.
+type fakeProber struct {
+	engine.Prober
+	h *host
+}
+
+func (p fakeProber) Close() error {
+	p.h.probers--
+	return nil
+}
+
+func (h *host) prober() (prober, error) {
+	if err := h.do("prober"); err != nil {
+		return nil, err
+	}
+	h.probers++
+	return fakeProber{h: h}, nil
 }
 
 func (h *host) SetRouter(p *dataplane.Port, id loader.RouterID, at plan.Identity, r *plan.Router) error {
@@ -426,6 +449,7 @@ func newBench(t *testing.T, file string, links ...plan.Link) *bench {
 	b.r = newReconciler(d)
 	d.state = b.r
 	b.r.plane, b.r.loop, b.r.addrs, b.r.links, b.r.takeLock = b.host, b.host, b.host, b.host, b.host.lock
+	b.r.probes = b.host.prober
 	b.host.wake = d.inbox.wake
 	return b
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/xvrrp/xvrrp/cmd/internal/engine"
 	"github.com/xvrrp/xvrrp/cmd/internal/release"
 	"github.com/xvrrp/xvrrp/cmd/internal/rundir"
+	"github.com/xvrrp/xvrrp/cmd/internal/transport"
 	"github.com/xvrrp/xvrrp/control/plan"
 	"github.com/xvrrp/xvrrp/loader"
 	"github.com/xvrrp/xvrrp/vip"
@@ -23,6 +24,7 @@ type plane interface {
 	Change(*dataplane.Port, *plan.Port) error
 	Attach(*dataplane.Port) error
 	InPath(*dataplane.Port) bool
+	HasProgram(*dataplane.Port) bool
 	Knows(*dataplane.Port, loader.RouterID) bool
 	SetRouter(*dataplane.Port, loader.RouterID, plan.Identity, *plan.Router) error
 	RemoveRouter(*dataplane.Port, loader.RouterID)
@@ -59,12 +61,29 @@ type links interface {
 	Changed() <-chan struct{}
 }
 
+// prober sends the probes of fast detection.
+type prober interface {
+	engine.Prober
+	Close() error
+}
+
+// newProber returns no prober with an error, not a nil one in an interface.
+func newProber() (prober, error) {
+	p, err := transport.NewProber()
+	if err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
 // lock is held until it is released.
 type lock interface{ Release() error }
 
 type realPlane struct{ *dataplane.Plane }
 
 func (realPlane) InPath(p *dataplane.Port) bool { return p.InPath() }
+
+func (realPlane) HasProgram(p *dataplane.Port) bool { return p.HasProgram() }
 
 func (realPlane) Knows(p *dataplane.Port, id loader.RouterID) bool { return p.Knows(id) }
 

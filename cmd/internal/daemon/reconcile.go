@@ -71,8 +71,9 @@ type reconciler struct {
 	leaving  map[*engine.Router]*running
 	byID     []bool // router ids that are used
 	sessions []*engine.Session
-	local    uint32 // discriminator of the first session
-	prober   *transport.Prober
+	local    uint32                 // discriminator of the first session
+	prober   prober                 // nil: no port has wanted it
+	probes   func() (prober, error) // opens one
 	takeLock func(ifname string) (lock, error)
 	locks    map[string]lock // nil: there is no place for one
 	batches  uint64
@@ -88,7 +89,7 @@ type reconciler struct {
 
 func newReconciler(d *Daemon) *reconciler {
 	r := &reconciler{
-		Daemon: d, cfg: d.opts.Config, have: plan.NewState(), takeLock: lockOf(d.netns),
+		Daemon: d, cfg: d.opts.Config, have: plan.NewState(), takeLock: lockOf(d.netns), probes: newProber,
 		plane: realPlane{&dataplane.Plane{
 			NetNS: d.netns, Instance: d.opts.Config.Instance, Version: d.opts.Version, Log: d.log,
 			Room: dataplane.RoomFor(d.opts.Config),
@@ -389,7 +390,7 @@ func (r *reconciler) do(s plan.Step, w *work) error {
 	case plan.OpenPort:
 		return r.openPort(s, w)
 	case plan.ChangePort:
-		return r.plane.Change(r.ports[s.Key], &s.Port)
+		return r.changePort(s, w)
 	case plan.ClosePort:
 		w.closing = append(w.closing, r.ports[s.Key])
 		delete(r.ports, s.Key)
@@ -513,8 +514,8 @@ func (r *reconciler) open(s plan.OpenPort, w *work) (*dataplane.Port, error) {
 		routers[n].ID = r.newID()
 	}
 	p, err := r.plane.Open(s.Key, &s.Port, routers)
-	if err == nil && s.Port.Probes && r.prober == nil && p.HasProgram() {
-		if r.prober, err = transport.NewProber(); err != nil {
+	if err == nil {
+		if err = r.ensureProber(p, &s.Port); err != nil {
 			err = errors.Join(err, r.plane.ClosePort(p))
 		}
 	}
@@ -540,10 +541,8 @@ func (r *reconciler) openPort(s plan.OpenPort, w *work) error {
 	if err != nil {
 		return err
 	}
-	if s.Port.Probes && (!p.HasProgram() || !s.Port.Ethernet) {
-		r.log.Warn("fast_detect needs a BPF program and Ethernet; the RFC's timer decides", "iface", s.Key.Name)
-	}
-	if !p.HasProgram() {
+	r.warnOfProbes(s.Key, p, &s.Port)
+	if !r.plane.HasProgram(p) {
 		r.log.Warn("no BPF program, so no fence: if xvrrpd hangs while MASTER, its addresses may answer beside the new "+
 			"master's until xvrrpd-releaser removes them, 1.75 x vrrp_lease later at most; if it is killed, they are removed at once", "iface", s.Key.Name)
 	}
@@ -554,6 +553,37 @@ func (r *reconciler) openPort(s plan.OpenPort, w *work) error {
 	r.log.Info("data plane", attrs...)
 	r.ports[s.Key] = p
 	w.changed = true
+	return nil
+}
+
+// ensureProber opens what probes are sent with, for the first port that wants
+// some.
+func (r *reconciler) ensureProber(p *dataplane.Port, to *plan.Port) (err error) {
+	if r.prober == nil && to.Probes && r.plane.HasProgram(p) {
+		r.prober, err = r.probes()
+	}
+	return err
+}
+
+func (r *reconciler) warnOfProbes(key plan.PortKey, p *dataplane.Port, to *plan.Port) {
+	if to.Probes && (!r.plane.HasProgram(p) || !to.Ethernet) {
+		r.log.Warn("fast_detect needs a BPF program and Ethernet; the RFC's timer decides", "iface", key.Name)
+	}
+}
+
+func (r *reconciler) changePort(s plan.ChangePort, w *work) error {
+	p := r.ports[s.Key]
+	if err := r.plane.Change(p, &s.Port); err != nil {
+		return err
+	}
+	had := r.prober != nil
+	if err := r.ensureProber(p, &s.Port); err != nil {
+		return err
+	}
+	w.changed = w.changed || !had && r.prober != nil // also if its routers have changed before
+	if !s.Was.Probes {
+		r.warnOfProbes(s.Key, p, &s.Port)
+	}
 	return nil
 }
 

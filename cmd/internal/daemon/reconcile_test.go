@@ -687,3 +687,39 @@ func TestReports(t *testing.T) {
 		require.NoError(t, b.leaves())
 	})
 }
+
+// Fast detection that a reload wants finds a prober, also one that cannot be
+// opened at once, and is told where it cannot work.
+func TestFastDetectByReload(t *testing.T) {
+	fast := instance("A", "eth0", 51, 100, "10.0.0.100/24", "fast_detect")
+	bubble(t, func(t *testing.T) {
+		b := newBench(t, confA, eth0)
+		b.programs = true
+		b.start()
+		assert.Nil(t, b.table.Prober)
+		b.fail = fails(errTest, "prober")
+		b.changes(fast)
+		assert.Nil(t, b.table.Prober)
+		b.fail = fails(nil)
+		b.after(longestRetry)
+		assert.NotNil(t, b.table.Prober)
+		b.changes(confA)
+		b.changes(fast)
+		assert.Equal(t, 1, b.probers)
+		assert.Zero(t, b.logged("the RFC's timer decides"))
+		require.NoError(t, b.leaves())
+		require.NoError(t, b.r.closePorts())
+		assert.Zero(t, b.probers)
+	})
+	for name, file := range map[string]string{"reload": confA, "start": fast} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				b := newBench(t, file, eth0).start()
+				b.changes(fast)
+				assert.Equal(t, 1, b.logged("the RFC's timer decides"), "it has no program")
+				assert.Zero(t, b.at["prober"])
+				require.NoError(t, b.leaves())
+			})
+		})
+	}
+}
