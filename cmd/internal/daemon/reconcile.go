@@ -224,6 +224,7 @@ func (r *reconciler) leave() error {
 	limit := time.NewTimer(leaveTime)
 	defer limit.Stop()
 	nothing := plan.NewState()
+	nothing.Firewall = r.have.Firewall // closePorts takes it away, once no address is left
 	for {
 		err := r.reconcile(nothing)
 		if len(r.have.Routers) == 0 && len(r.have.Leaving) == 0 {

@@ -723,3 +723,28 @@ func TestFastDetectByReload(t *testing.T) {
 		})
 	}
 }
+
+// The addresses of a router that was stopped accept nothing for as long as it
+// serves, and those of a daemon that leaves until they are gone.
+func TestFirewallWhileRoutersLeave(t *testing.T) {
+	closed := instance("A", "eth0", 51, 100, "10.0.0.100/24", "no_accept")
+	bubble(t, func(t *testing.T) {
+		b := newBench(t, closed+confB, eth0, eth1).start()
+		b.slow = func(*engine.Router) bool { return true }
+		require.Contains(t, b.firewall, "eth0")
+		b.changes(confB)
+		b.after(time.Second)
+		assert.Contains(t, b.firewall, "eth0")
+		b.retire()
+		assert.Empty(t, b.firewall)
+
+		b.changes(closed + confB)
+		b.stop()
+		b.after(time.Second)
+		b.retire()
+		require.NoError(t, <-b.end)
+		assert.Contains(t, b.firewall, "eth0")
+		require.NoError(t, b.r.closePorts())
+		assert.Empty(t, b.firewall)
+	})
+}
