@@ -250,7 +250,7 @@ func (d *Daemon) Run(ctx context.Context, ready func()) error {
 	}()
 	select {
 	case err = <-reconciled: // asked to stop, or it could not start
-	case <-d.loopDone: // it failed: nothing can leave in order
+	case <-d.loopDone: // it failed: nothing can leave in order, see removeSets
 		err = <-reconciled
 	case <-failing.Done():
 		// Without news of interfaces, say, the daemon would be wrong and not
@@ -259,6 +259,7 @@ func (d *Daemon) Run(ctx context.Context, ready func()) error {
 		err = <-reconciled
 	}
 	d.endLoop()
+	d.state.removeSets()
 	stopOwning()
 	err = errors.Join(err, loopErr, <-owner, d.state.closePorts())
 	stopWork()

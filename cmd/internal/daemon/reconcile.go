@@ -241,6 +241,17 @@ func (r *reconciler) leave() error {
 	}
 }
 
+// removeSets has the addresses removed that routers still own: the event loop has
+// ended. After a stop in order there are none.
+func (r *reconciler) removeSets() {
+	for _, x := range r.routers {
+		r.addrs.Remove(x.set)
+	}
+	for _, x := range r.leaving {
+		r.addrs.Remove(x.set)
+	}
+}
+
 // closePorts detaches the programs, once the addresses are gone.
 func (r *reconciler) closePorts() error {
 	r.reader.Set(&snapshot.Sources{})

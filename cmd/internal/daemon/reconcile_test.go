@@ -267,6 +267,27 @@ func TestLoopThatEnded(t *testing.T) {
 	})
 }
 
+// A loop that failed orders no release: the addresses of all its routers go
+// without, and no others.
+func TestSetsOfALoopThatFailed(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		b := newBench(t, confA+confB, eth0, eth1).start()
+		b.slow = func(*engine.Router) bool { return true }
+		b.changes(confA)
+		assert.Len(t, b.sets, 2, "B serves on")
+		b.ended = true
+		close(b.r.loopDone)
+		require.NoError(t, <-b.end)
+		b.r.removeSets()
+		assert.Empty(t, b.sets)
+	})
+	bubble(t, func(t *testing.T) {
+		b := newBench(t, confA+confB, eth0, eth1).start()
+		require.NoError(t, b.leaves())
+		b.r.removeSets() // the host would refuse a set twice
+	})
+}
+
 // A stop ends when every router has left, or when its time is over.
 func TestLeave(t *testing.T) {
 	bubble(t, func(t *testing.T) {
