@@ -219,7 +219,8 @@ func (r *reconciler) want() (*plan.State, config.Diagnostics) {
 	return want, diags
 }
 
-// leave stops everything, within leaveTime.
+// leave stops everything, within leaveTime. A step that fails is tried again,
+// but for a right that is missing.
 func (r *reconciler) leave() error {
 	limit := time.NewTimer(leaveTime)
 	defer limit.Stop()
@@ -227,14 +228,23 @@ func (r *reconciler) leave() error {
 	nothing.Firewall = r.have.Firewall // closePorts takes it away, once no address is left
 	for {
 		err := r.reconcile(nothing)
-		if len(r.have.Routers) == 0 && len(r.have.Leaving) == 0 {
+		left := len(r.have.Routers) == 0 && len(r.have.Leaving) == 0
+		if left && (err == nil || errors.Is(err, fs.ErrPermission)) {
 			return err
 		}
+		var again <-chan time.Time
+		if err != nil {
+			again = time.After(firstRetry)
+		}
 		select {
+		case <-again:
 		case <-r.inbox.signal:
 			r.collect()
 		case <-limit.C:
-			return errors.Join(err, errors.New("not every virtual router has left in time"))
+			if !left {
+				err = errors.Join(err, errors.New("not every virtual router has left in time"))
+			}
+			return err
 		case <-r.loopDone:
 			return err
 		}

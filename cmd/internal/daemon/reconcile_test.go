@@ -322,6 +322,49 @@ func TestLeave(t *testing.T) {
 	})
 }
 
+// A stop tries again what fails, for as long as it has, and tells what it could
+// not do; a right that is missing does not come.
+func TestLeaveTriesAgain(t *testing.T) {
+	old := link(3, "eth1", "10.1.0.77/24")
+	old.Addrs[0].Ours = true
+	const step = "remove 1 leftovers"
+	for _, tc := range []struct {
+		name  string
+		err   error
+		until time.Duration // it fails
+		took  time.Duration
+	}{
+		{"for a moment", errTest, 600 * time.Millisecond, 3 * firstRetry},
+		{"for good", errTest, time.Hour, leaveTime},
+		{"for want of a right", fs.ErrPermission, time.Hour, 0},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				b := newBench(t, confA, eth0, old)
+				b.fail = fails(errTest, step)
+				b.start()
+				began := time.Now()
+				b.fail = func(what string) error {
+					if what == step && time.Since(began) < tc.until {
+						return tc.err
+					}
+					return nil
+				}
+				err := b.leaves()
+				assert.Equal(t, tc.took, time.Since(began))
+				assert.Empty(t, b.ports)
+				if tc.until < leaveTime {
+					require.NoError(t, err)
+					assert.Len(t, b.leftovers, 1)
+					return
+				}
+				require.ErrorIs(t, err, tc.err)
+				assert.NotContains(t, err.Error(), "in time")
+			})
+		})
+	}
+}
+
 // What happens to an interface during the stop starts nothing.
 func TestInterfaceGoesDuringTheStop(t *testing.T) {
 	bubble(t, func(t *testing.T) {
