@@ -101,7 +101,7 @@ type Collection struct {
 	usedPorts []bool        // by port id: the counters have counted
 	orphans   map[rxXvrrpId]rxXvrrpFence
 	adopted   []RouterID
-	pinned    bool
+	pinned    bool // everything is, in pins
 }
 
 // ingress is the program that meets the frames in one or two of the modes.
@@ -318,6 +318,22 @@ func (c *Collection) watchExit() error {
 
 // PinDir returns the folder for pins; it is empty if none are made.
 func (c *Collection) PinDir() string { return c.pins.dir }
+
+// KeepPins pins everything again if somebody removed the folder: without pins the
+// programs, and the fence, end with this process. It reports whether it had to.
+func (c *Collection) KeepPins() (made bool, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.pins.dir == "" || c.pinned && isAt(c.pins.lock, c.pins.dir) {
+		return false, nil
+	}
+	for _, p := range c.ports {
+		if p.attached {
+			return true, c.pins.save(c, p) // and the others
+		}
+	}
+	return false, nil
+}
 
 // Close detaches the programs and removes the pins: the clean stop.
 func (c *Collection) Close() error {
