@@ -68,6 +68,8 @@ type host struct {
 	ports     map[*dataplane.Port]*fakePort
 	programs  bool // ports have one
 	probers   int  // that are open
+	pins      bool // were made again
+	noPins    error
 	lifted    int
 	dropped   int
 	firewall  map[string][]netip.Addr
@@ -245,7 +247,12 @@ func (h *host) ClosePort(p *dataplane.Port) error {
 
 func (h *host) Kernel() *loader.Collection { return nil }
 func (h *host) LiftFences()                { h.lifted++ }
-func (h *host) DropUnused()                { h.dropped++ }
+
+func (h *host) KeepPins() (bool, error) {
+	h.order()
+	return h.pins, h.noPins
+}
+func (h *host) DropUnused() { h.dropped++ }
 
 func (h *host) Close() error {
 	assert.Empty(h.t, h.ports)

@@ -31,6 +31,7 @@ type plane interface {
 	ClosePort(*dataplane.Port) error
 	Kernel() *loader.Collection
 	LiftFences()
+	KeepPins() (made bool, err error)
 	DropUnused()
 	Close() error
 }
@@ -99,6 +100,13 @@ func (p realPlane) LiftFences() {
 	if k := p.Kernel(); k != nil {
 		k.LiftFences()
 	}
+}
+
+func (p realPlane) KeepPins() (made bool, err error) {
+	if k := p.Kernel(); k != nil {
+		return k.KeepPins()
+	}
+	return false, nil
 }
 
 type realLoop struct{ *engine.Engine }

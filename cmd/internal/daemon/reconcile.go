@@ -82,6 +82,7 @@ type reconciler struct {
 	inFile   findings        // about the file
 	failed   map[string]bool // steps that failed, and were logged
 	retry    time.Duration   // until failed steps are tried again; 0: none failed
+	unpinned bool            // pins are gone, and cannot be made again
 	tidy     bool            // what a predecessor left and nobody uses is gone
 
 	sets sync.Map // *vip.Set to *running, for reported
@@ -153,6 +154,7 @@ func (r *reconciler) run(ctx context.Context, ready func()) error {
 		select {
 		case <-path.C:
 			r.checkPath()
+			r.checkPins()
 			continue
 		case <-r.links.Changed():
 		case <-retry.C:
@@ -191,6 +193,24 @@ func (r *reconciler) checkPath() {
 		}
 		r.log.Error(why+"; attached it again", "iface", key.Name, "mode", p.Mode)
 		r.publish()
+	}
+}
+
+// checkPins puts back what keeps the programs when this daemon is killed. Where
+// that fails, the releaser has to remove the addresses.
+func (r *reconciler) checkPins() {
+	made, err := r.plane.KeepPins()
+	was := r.unpinned
+	r.unpinned = err != nil
+	switch {
+	case err == nil && made:
+		r.log.Warn("something removed the pins of the BPF programs; made them again")
+	case err != nil && !was:
+		r.log.Error("something removed the pins of the BPF programs, and they cannot be made again: "+
+			"a crash of xvrrpd also detaches its programs", "err", err)
+	}
+	if r.unpinned != was {
+		r.addrs.Unfenced(r.unfenced())
 	}
 }
 
@@ -748,7 +768,7 @@ func (r *reconciler) unfenced() (list []release.Address) {
 		// the hang.
 		takeover := time.Duration(x.plan.Config.DownAdverts-1) * x.plan.Config.Interval
 		if x.port.Mode != transport.ModeSocket {
-			if x.port.Pins != "" {
+			if x.port.Pins != "" && !r.unpinned {
 				return
 			}
 			takeover = release.Never // its program ends with this daemon

@@ -629,6 +629,26 @@ func TestUnfenced(t *testing.T) {
 	})
 }
 
+// Pins that somebody removes are made again. While that fails, nothing fences the
+// addresses of a daemon that is killed: they are the releaser's.
+func TestPinsAreKept(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		b := newBench(t, confA, eth0).start()
+		b.port("eth0").Mode, b.port("eth0").Pins = loader.ModeGeneric, "/sys/fs/bpf/xvrrp"
+		b.news(eth0)
+		assert.Empty(t, b.unfenced)
+		b.noPins = errTest
+		b.after(10 * pathCheck)
+		assert.Len(t, b.unfenced, 1)
+		assert.Equal(t, 1, b.logged("cannot be made again"))
+		b.pins, b.noPins = true, nil
+		b.after(pathCheck)
+		assert.Empty(t, b.unfenced)
+		assert.Equal(t, 1, b.logged("made them again"))
+		require.NoError(t, b.leaves())
+	})
+}
+
 // Fences of a predecessor open once its addresses are gone, whatever else
 // fails, and also those of a router that starts later.
 func TestFencesAreLifted(t *testing.T) {
