@@ -293,7 +293,7 @@ func (r *reconciler) closePorts() error {
 	if r.prober != nil {
 		errs = append(errs, r.prober.Close())
 	}
-	_, err := r.addrs.Firewall(nil, r.removable)
+	_, err := r.addrs.Firewall(nil, func(ifname string) bool { return len(r.have.Firewall[ifname]) > 0 || r.removable(ifname) })
 	return errors.Join(append(errs, err)...)
 }
 
@@ -427,7 +427,9 @@ func (r *reconciler) do(s plan.Step, w *work) error {
 		}
 		next := r.have.Clone()
 		next.Apply(s)
-		_, err := r.addrs.Firewall(next.Firewall, r.removable)
+		// While this daemon runs, no table but its own: one without the same locks
+		// may have others.
+		_, err := r.addrs.Firewall(next.Firewall, func(ifname string) bool { return ifname == s.Interface && r.free(ifname, true) })
 		return err
 	case plan.OpenPort:
 		return r.openPort(s, w)
@@ -530,19 +532,32 @@ func (r *reconciler) updateLocks() {
 }
 
 // removable reports whether what is left on an interface may be removed: no
-// other daemon serves it.
+// other daemon serves it. Where locks do not tell, the file has to name it.
 func (r *reconciler) removable(ifname string) bool {
-	return r.free(ifname) && r.free(addressLock(ifname))
+	named := r.named(ifname)
+	return r.free(ifname, named) && r.free(addressLock(ifname), named)
 }
 
-// free reports whether no other daemon holds a lock.
-func (r *reconciler) free(name string) bool {
+// named reports whether the file names an interface.
+func (r *reconciler) named(ifname string) bool {
+	is := func(name string) bool {
+		l := r.links.Facts().Link(name)
+		return name == ifname || l != nil && l.Name == ifname
+	}
+	return slices.ContainsFunc(r.cfg.Instances, func(i *config.Instance) bool {
+		return is(i.Interface) || slices.ContainsFunc(i.Addresses, func(a config.Address) bool { return is(a.Dev) })
+	})
+}
+
+// free reports whether no other daemon holds a lock; without a place for it,
+// otherwise.
+func (r *reconciler) free(name string, otherwise bool) bool {
 	if _, ok := r.locks[name]; ok {
 		return true
 	}
 	l, err := r.takeLock(name)
 	if err != nil {
-		return !errors.Is(err, rundir.ErrInUse)
+		return !errors.Is(err, rundir.ErrInUse) && otherwise
 	}
 	return l.Release() == nil
 }
@@ -881,7 +896,7 @@ func (r *reconciler) restoreFirewall() error {
 	if !r.unsure {
 		return nil
 	}
-	written, err := r.addrs.Firewall(r.have.Firewall, r.removable)
+	written, err := r.addrs.Firewall(r.have.Firewall, func(string) bool { return false })
 	if err != nil {
 		return fmt.Errorf("restore the firewall entries that another program changed: %w", err)
 	}

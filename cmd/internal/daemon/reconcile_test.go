@@ -598,6 +598,61 @@ func TestLeftoversOfOthers(t *testing.T) {
 	})
 }
 
+// While a daemon runs it changes no table but its own: another one may serve the
+// interface and have its locks elsewhere.
+func TestTablesOfOthersStay(t *testing.T) {
+	theirs := []netip.Addr{netip.MustParseAddr("10.1.0.77")}
+	bubble(t, func(t *testing.T) {
+		closed := instance("A", "eth0", 51, 100, "10.0.0.100/24", "no_accept")
+		b := newBench(t, confA, eth0, eth1).start()
+		b.firewall["eth1"] = theirs
+		b.r.inbox.firewallChanged()
+		synctest.Wait()
+		b.changes(closed)
+		assert.Contains(t, b.firewall, "eth0")
+		b.changes(confA)
+		assert.Equal(t, map[string][]netip.Addr{"eth1": theirs}, b.firewall)
+		require.NoError(t, b.leaves())
+	})
+}
+
+// Where there can be no locks, only what the file names is taken for left behind.
+func TestLeftoversWithoutLocks(t *testing.T) {
+	left := func(index int, name, addr string) plan.Link {
+		l := link(index, name, addr)
+		l.Addrs[0].Ours = true
+		return l
+	}
+	bubble(t, func(t *testing.T) {
+		own := left(7, "own0", "10.7.0.77/24")
+		own.AltNames = []string{"vips"}
+		b := newBench(t, instance("A", "eth0", 51, 100, "10.0.0.100/24 dev vips", "no_accept"),
+			left(2, "eth0", "10.0.0.77/24"), left(3, "eth1", "10.1.0.77/24"), own)
+		b.noLocks = errTest
+		table := []netip.Addr{netip.MustParseAddr("10.1.0.77")}
+		b.firewall = map[string][]netip.Addr{"eth1": table, "own0": table}
+		b.start()
+		var got []string
+		for _, f := range b.leftovers {
+			got = append(got, f.Prefix.String())
+		}
+		assert.Equal(t, []string{"10.0.0.77/24", "10.7.0.77/24"}, got)
+		assert.Contains(t, b.firewall, "eth0")
+		assert.NotContains(t, b.firewall, "own0")
+		b.changes(instance("C", "own0", 51, 100, "10.7.0.100/24", "no_accept"))
+		assert.NotContains(t, b.firewall, "eth0", "it was ours")
+		b.slow = func(*engine.Router) bool { return true }
+		b.changes(confA) // which does not name it any more
+		assert.Contains(t, b.firewall, "own0")
+		b.stop()
+		synctest.Wait()
+		b.retire()
+		require.NoError(t, <-b.end)
+		require.NoError(t, b.r.closePorts())
+		assert.Equal(t, map[string][]netip.Addr{"eth1": table}, b.firewall)
+	})
+}
+
 // The releaser is told how long each address stays without another owner.
 func TestUnfenced(t *testing.T) {
 	file := func(interval, lines string) string {
