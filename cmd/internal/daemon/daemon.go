@@ -125,7 +125,7 @@ func New(opts Options) (d *Daemon, err error) {
 		if d.watcher.Facts().Link(i.Interface) == nil {
 			continue
 		}
-		if err := d.state.lock(i.Interface); err != nil {
+		if err := d.state.lockAtStart(i.Interface); err != nil {
 			return d, err
 		}
 	}

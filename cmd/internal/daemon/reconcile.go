@@ -41,6 +41,9 @@ const (
 	// pathCheck is how often the programs are looked at, within a second: a
 	// router whose program was taken off hears nobody.
 	pathCheck = 800 * time.Millisecond
+	// A lock that another daemon holds is asked for again, for 100 ms in all.
+	askTries = 20
+	askPause = 5 * time.Millisecond
 )
 
 // running is a virtual router that runs.
@@ -119,6 +122,18 @@ func (r *reconciler) lock(ifname string) error {
 	}
 	r.locks[ifname] = l
 	return nil
+}
+
+// lockAtStart is lock that waits for a moment: another daemon that only asks
+// whether an interface is served has its lock meanwhile.
+func (r *reconciler) lockAtStart(ifname string) error {
+	for range askTries {
+		if err := r.lock(ifname); !errors.Is(err, rundir.ErrInUse) {
+			return err
+		}
+		time.Sleep(askPause)
+	}
+	return r.lock(ifname)
 }
 
 func (r *reconciler) unlock() error {
@@ -456,9 +471,16 @@ func (r *reconciler) do(s plan.Step, w *work) error {
 // daemon serves their interface.
 func (r *reconciler) removeLeftovers(list []plan.Address) error {
 	var left []vip.Address
+	removable := map[string]bool{} // asked once: who asks has the locks for a moment
 	for _, a := range list {
 		l := r.links.Facts().ByIndex(a.Ifindex)
-		if l != nil && r.removable(l.Name) {
+		if l == nil {
+			continue
+		}
+		if _, asked := removable[l.Name]; !asked {
+			removable[l.Name] = r.removable(l.Name)
+		}
+		if removable[l.Name] {
 			left = append(left, vip.Address{Ifindex: a.Ifindex, Prefix: a.Prefix, Peer: a.Peer})
 		}
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/xvrrp/xvrrp/cmd/internal/engine"
 	"github.com/xvrrp/xvrrp/cmd/internal/journal"
 	"github.com/xvrrp/xvrrp/cmd/internal/release"
+	"github.com/xvrrp/xvrrp/cmd/internal/rundir"
 	"github.com/xvrrp/xvrrp/cmd/internal/snapshot"
 	"github.com/xvrrp/xvrrp/cmd/internal/transport"
 	"github.com/xvrrp/xvrrp/control/plan"
@@ -650,6 +651,40 @@ func TestLeftoversWithoutLocks(t *testing.T) {
 		require.NoError(t, <-b.end)
 		require.NoError(t, b.r.closePorts())
 		assert.Equal(t, map[string][]netip.Addr{"eth1": table}, b.firewall)
+	})
+}
+
+// Another daemon that only asks whether an interface is served has its lock for
+// a moment: a start waits for that, and asks itself once for each interface.
+func TestLocksOfOneThatAsks(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		b := newBench(t, confA, eth0)
+		b.foreign["eth0"] = true
+		began := time.Now()
+		require.ErrorIs(t, b.r.lockAtStart("eth0"), rundir.ErrInUse)
+		assert.Equal(t, askTries*askPause, time.Since(began))
+		asks := 0
+		b.r.takeLock = func(name string) (lock, error) {
+			b.foreign[name] = asks == 0 // for the first question
+			asks++
+			return b.lock(name)
+		}
+		require.NoError(t, b.r.lockAtStart("eth0"))
+		assert.True(t, b.locks["eth0"])
+	})
+	bubble(t, func(t *testing.T) {
+		l := link(5, "lan0", "10.5.0.100/24", "10.5.0.101/24")
+		l.Addrs[0].Ours, l.Addrs[1].Ours = true, true
+		b := newBench(t, confA, eth0, l)
+		asked := map[string]int{}
+		b.r.takeLock = func(name string) (lock, error) {
+			asked[name]++
+			return b.lock(name)
+		}
+		b.start()
+		assert.Len(t, b.leftovers, 2)
+		assert.Equal(t, map[string]int{"eth0": 1, "lan0": 1, "lan0:addresses": 1}, asked)
+		require.NoError(t, b.leaves())
 	})
 }
 
