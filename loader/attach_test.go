@@ -466,6 +466,62 @@ func TestPinsOfTwoDaemons(t *testing.T) {
 	assert.NoDirExists(t, folders[1])
 }
 
+// If somebody removes the folder, the links of all ports are pinned again when the
+// next one is attached, and when it is asked for: they outlive the daemon.
+func TestRemovedPinsAreMadeAgain(t *testing.T) {
+	dir := pinDir(t)
+	ports := namespace(t, "one", "two", "three")
+	c := loadPinned(t, dir)
+	attach := func(n int) {
+		_, err := c.Attach(Port{Ifindex: ports[n], Ifname: "port", Modes: []Mode{ModeGeneric}})
+		require.NoError(t, err)
+	}
+	pinned := func(n int) bool {
+		id, err := c.ports[ports[n]].link.Info()
+		require.NoError(t, err)
+		return id.ID == linkID(t, filepath.Join(dir, linkPin(ModeGeneric, ports[n])))
+	}
+	keep := func(want bool) {
+		t.Helper()
+		made, err := c.KeepPins()
+		require.NoError(t, err)
+		assert.Equal(t, want, made)
+	}
+	keep(false)
+	attach(0)
+	attach(1)
+	keep(false)
+	require.NoError(t, os.RemoveAll(dir))
+	attach(2)
+	for n := range ports {
+		assert.True(t, pinned(n))
+	}
+	keep(false)
+
+	require.NoError(t, os.RemoveAll(dir))
+	keep(true)
+	for n := range ports {
+		assert.True(t, pinned(n))
+	}
+	assert.FileExists(t, filepath.Join(dir, "lease"))
+	assert.FileExists(t, filepath.Join(dir, "prog-xdp"))
+	keep(false)
+
+	// What stands in its place is told, and tried again.
+	require.NoError(t, os.RemoveAll(dir))
+	other, err := lockFolder(dir)
+	require.NoError(t, err)
+	for range 2 {
+		_, err = c.KeepPins()
+		require.ErrorIs(t, err, errInUse)
+	}
+	require.NoError(t, other.Close())
+	keep(true)
+	assert.True(t, pinned(1))
+	require.NoError(t, c.Close())
+	assert.NoDirExists(t, dir)
+}
+
 // What a predecessor attached to an interface that nobody serves any more goes,
 // and so does what is left of it where no program is wanted at all.
 func TestUnusedPinsAreDropped(t *testing.T) {

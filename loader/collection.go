@@ -102,7 +102,7 @@ type Collection struct {
 	orphans   map[rxXvrrpId]orphan
 	adopted   map[RouterID]RouterID // to the id that a predecessor had for it
 	dead      *ebpf.Map             // fences of that predecessor, whose programs may still count
-	pinned    bool
+	pinned    bool                  // everything is, in pins
 }
 
 // orphan is the fence of a predecessor's router, and its id there.
@@ -325,6 +325,22 @@ func (c *Collection) watchExit() error {
 
 // PinDir returns the folder for pins; it is empty if none are made.
 func (c *Collection) PinDir() string { return c.pins.dir }
+
+// KeepPins pins everything again if somebody removed the folder: without pins the
+// programs, and the fence, end with this process. It reports whether it had to.
+func (c *Collection) KeepPins() (made bool, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.pins.dir == "" || c.pinned && isAt(c.pins.lock, c.pins.dir) {
+		return false, nil
+	}
+	for _, p := range c.ports {
+		if p.attached {
+			return true, c.pins.save(c, p) // and the others
+		}
+	}
+	return false, nil
+}
 
 // Close detaches the programs and removes the pins: the clean stop.
 func (c *Collection) Close() error {

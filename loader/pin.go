@@ -481,7 +481,8 @@ func (p pins) replace(name string, object object) error {
 }
 
 // save pins the links and the program of a port, and with the first of all ports
-// the rest in place of a predecessor's.
+// the rest in place of a predecessor's. If somebody removed the folder, everything
+// is pinned again.
 func (p *pins) save(c *Collection, at *port) error {
 	if p.dir == "" {
 		return nil
@@ -490,12 +491,27 @@ func (p *pins) save(c *Collection, at *port) error {
 	if err != nil {
 		return err
 	}
-	if !c.pinned || anew {
-		if err := p.saveAll(c); err != nil {
+	if c.pinned && !anew {
+		return p.savePort(c, at)
+	}
+	c.pinned = false
+	if err := p.saveAll(c); err != nil {
+		return err
+	}
+	for _, at := range c.ports {
+		if !at.attached {
+			continue
+		}
+		if err := p.savePort(c, at); err != nil {
 			return err
 		}
-		c.pinned = true
 	}
+	c.pinned = true
+	return nil
+}
+
+// savePort pins the links and the program of a port.
+func (p *pins) savePort(c *Collection, at *port) error {
 	name := programName(at.mode)
 	if prog := c.ingress[name]; !prog.pinned {
 		if err := p.replace(progPrefix+name, prog); err != nil {

@@ -20,6 +20,7 @@ import (
 type fakeKernel struct {
 	have    []Found
 	refuse  map[netip.Addr]error // answers to additions
+	keep    int                  // removals that are refused
 	mute    bool                 // no answers, after messages were carried out
 	noDump  error
 	batches []string // what each batch did
@@ -68,6 +69,10 @@ func (k *fakeKernel) add(f Found) error {
 }
 
 func (k *fakeKernel) del(f Found) error {
+	if k.keep > 0 {
+		k.keep--
+		return unix.ENOBUFS
+	}
 	i := slices.IndexFunc(k.have, func(g Found) bool { return g.Ifindex == f.Ifindex && g.Prefix == f.Prefix })
 	if i < 0 {
 		return unix.EADDRNOTAVAIL

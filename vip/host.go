@@ -228,7 +228,8 @@ func (h *Host) signal() {
 	_, _, _ = unix.RawSyscall(unix.SYS_WRITE, uintptr(h.event), uintptr(unsafe.Pointer(&one)), 8)
 }
 
-// Run works until ctx ends and then carries out what is still ordered.
+// Run works until ctx ends and then carries out what is still ordered. It fails
+// if addresses stay that were to be removed.
 func (h *Host) Run(ctx context.Context) error {
 	signalled := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
@@ -251,8 +252,50 @@ func (h *Host) Run(ctx context.Context) error {
 		}
 	}
 	<-signalled
+	return h.end()
+}
+
+const (
+	// At the end a removal that the kernel refuses is tried again lastTries
+	// times, each lastPause later.
+	lastTries = 5
+	lastPause = 50 * time.Millisecond
+)
+
+// end carries out what is still ordered. There will be no other turn that could
+// remove what the kernel refuses to.
+func (h *Host) end() error {
 	h.turn()
+	left := h.left()
+	for n := 0; len(left) > 0 && n < lastTries; n++ {
+		time.Sleep(lastPause)
+		for _, o := range left {
+			o.notBefore = 0
+			h.touch(o.set)
+		}
+		h.turn()
+		left = h.left()
+	}
+	var errs []error
+	for _, o := range left {
+		errs = append(errs, &AddressError{o.Address, o.err})
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("remove addresses: %w", err)
+	}
 	return nil
+}
+
+// left returns the objects that this host has, or may have, and is not to.
+func (h *Host) left() (out []*object) {
+	for _, s := range h.sets {
+		for _, o := range s.objects {
+			if !o.wanted(s.owns()) && o.state != absent {
+				out = append(out, o)
+			}
+		}
+	}
+	return out
 }
 
 // sleep waits for an order, a call or the next entry of the plan. It does not

@@ -761,6 +761,48 @@ func TestLastOrders(t *testing.T) {
 	assert.Len(t, b.kernel.have, 1)
 }
 
+// A removal that the kernel refuses is tried again before the end, also while
+// the event loop, which has ended, looks as if it were held up. What stays is
+// told.
+func TestLastRemovals(t *testing.T) {
+	for _, tc := range []struct {
+		name    string
+		refused int // removals
+		remove  bool
+	}{
+		{name: "released", refused: 3},
+		{name: "removed", refused: 3, remove: true},
+		{name: "refused for good", refused: 100},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			b := newBench(t)
+			b.HeldUp = func() bool { return true }
+			s, other := b.Add(spec(on(1, "10.0.0.1/24"))), b.Add(spec(on(2, "10.0.1.1/24")))
+			s.Takeover()
+			other.Takeover()
+			b.turn()
+			b.kernel.keep = tc.refused
+			if tc.remove {
+				b.Remove(s)
+			} else {
+				s.Release()
+			}
+			ctx, cancel := context.WithCancel(context.Background())
+			cancel()
+			err := b.Run(ctx)
+			assert.True(t, b.kernel.has(2, netip.MustParsePrefix("10.0.1.1/24")), "it is owned")
+			if tc.refused < lastTries {
+				require.NoError(t, err)
+				assert.Len(t, b.kernel.have, 1)
+				return
+			}
+			require.ErrorIs(t, err, unix.ENOBUFS)
+			assert.ErrorContains(t, err, "address 10.0.0.1/24: ")
+			assert.Len(t, b.kernel.have, 2)
+		})
+	}
+}
+
 // An address that is removed right after it was put back may be there and gone
 // between two snapshots of whoever tells of losses: it is looked at again.
 func TestRemovedAgainWithoutNews(t *testing.T) {

@@ -88,23 +88,33 @@ func (s *State) Retired(id Identity) { delete(s.Leaving, id) }
 
 // Diff returns the steps from what there is to what is wanted that can be done
 // now, in order. Some wait for others: a router that is to be replaced for the
-// next Diff after it has retired, a port for its last router, and one with
-// another name of an open interface for that to be closed. When nothing is left
+// next Diff after it has retired, a port for its last router, one with another
+// name of an open interface for that to be closed, and firewall entries for the
+// routers of their interface that were stopped. When nothing is left
 // to do and nothing is Leaving, have is want.
 func Diff(have, want *State) []Step {
 	var steps []Step
 	add := func(s Step) { steps = append(steps, s) }
+	serving := map[string]bool{} // interfaces of routers that are stopped, and may own their addresses for now
+	for id := range have.Leaving {
+		serving[id.Port.Name] = true
+	}
 	for _, id := range sorted(have.Routers, Identity.compare) {
 		w, ok := want.Routers[id]
 		if h := have.Routers[id]; !ok || !h.becomes(&w) {
 			add(StopRouter{id})
+			serving[id.Port.Name] = true
 		}
 	}
 	if left := unwanted(have, want); len(left) > 0 {
 		add(RemoveLeftovers{left})
 	}
 	for _, name := range slices.Sorted(maps.Keys(union(have.Firewall, want.Firewall))) {
-		if w := want.Firewall[name]; !slices.Equal(have.Firewall[name], w) {
+		h, w := have.Firewall[name], want.Firewall[name]
+		if serving[name] {
+			w = together(h, w)
+		}
+		if !slices.Equal(h, w) {
 			add(SetFirewall{name, w})
 		}
 	}
@@ -167,6 +177,18 @@ func (s *State) uses(key PortKey) bool {
 		}
 	}
 	return false
+}
+
+// together returns the addresses that there are and, after them, those that are
+// wanted beside them.
+func together(have, want []netip.Addr) []netip.Addr {
+	all := slices.Clone(have)
+	for _, a := range want {
+		if !slices.Contains(all, a) {
+			all = append(all, a)
+		}
+	}
+	return all
 }
 
 func unwanted(have, want *State) []Address {

@@ -444,6 +444,62 @@ func fresh(t *testing.T, conf string, facts *plan.Facts) *plan.State {
 	return world{rand.New(rand.NewPCG(0, 0)), t}.converge(plan.Observed(facts, want), want, 0)
 }
 
+// Entries of the firewall stay for as long as a router that was stopped may own
+// its addresses; new ones do not wait.
+func TestFirewallStaysUntilTheRouterHasLeft(t *testing.T) {
+	facts := plan.NewFacts([]plan.Link{link(2, "eth0", "10.0.0.1/24"), link(3, "eth1", "10.1.0.1/24")})
+	a := instance("A", "eth0", 51, 100, []string{"10.0.0.9"}, "no_accept")
+	b := instance("B", "eth1", 52, 100, []string{"10.1.0.9"}, "no_accept")
+	c := instance("C", "eth0", 53, 100, []string{"10.0.0.8"}, "no_accept")
+	addrs := func(list ...string) (out []netip.Addr) {
+		for _, s := range list {
+			out = append(out, netip.MustParseAddr(s))
+		}
+		return out
+	}
+	want := func(conf string) *plan.State {
+		s, _ := plan.Compute(parse(t, conf), facts, auto)
+		return s
+	}
+	for _, tc := range []struct {
+		name     string
+		to       *plan.State
+		at, then []plan.Step // SetFirewall at once, and once it has left
+	}{
+		{"removed", want(b), nil, []plan.Step{plan.SetFirewall{Interface: "eth0"}}},
+		{"stop", plan.NewState(), nil, []plan.Step{plan.SetFirewall{Interface: "eth0"}, plan.SetFirewall{Interface: "eth1"}}},
+		{
+			"another in its place", want(b + c),
+			[]plan.Step{plan.SetFirewall{Interface: "eth0", Addresses: addrs("10.0.0.9", "10.0.0.8")}},
+			[]plan.Step{plan.SetFirewall{Interface: "eth0", Addresses: addrs("10.0.0.8")}},
+		},
+		{"it stays and accepts", want(strings.Replace(a, "no_accept", "", 1) + b), []plan.Step{plan.SetFirewall{Interface: "eth0"}}, nil},
+		{
+			"of another interface", want(strings.Replace(a, "no_accept", "", 1)),
+			[]plan.Step{plan.SetFirewall{Interface: "eth0"}}, []plan.Step{plan.SetFirewall{Interface: "eth1"}},
+		},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			have := fresh(t, a+b, facts)
+			apply := func() (firewall []plan.Step) {
+				for _, s := range plan.Diff(have, tc.to) {
+					if _, ok := s.(plan.SetFirewall); ok {
+						firewall = append(firewall, s)
+					}
+					have.Apply(s)
+				}
+				return firewall
+			}
+			assert.Equal(t, tc.at, apply())
+			assert.Empty(t, apply(), "it leaves")
+			for id := range have.Leaving {
+				have.Retired(id)
+			}
+			assert.Equal(t, tc.then, apply())
+		})
+	}
+}
+
 func TestDescribe(t *testing.T) {
 	facts := plan.NewFacts([]plan.Link{link(2, "eth0", "10.0.0.1/24")})
 	a := instance("A", "eth0", 51, 100, []string{"10.0.0.9"})

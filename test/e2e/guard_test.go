@@ -105,6 +105,25 @@ func TestFastDetectSilentCut(t *testing.T) {
 	}
 }
 
+// A pair that ran without it gets fast detection by a reload.
+func TestFastDetectByReload(t *testing.T) {
+	s := newSite(t)
+	without := func(priority int) string {
+		return strings.Replace(fast(priority, ""), "fast_detect interval 3.3 multiplier 3\n", "", 1)
+	}
+	s.master.XVRRPD(s.File("m.conf", without(200)))
+	s.becomes(t, s.master, 0, "MASTER")
+	s.backup.XVRRPD(s.File("b.conf", without(100)))
+	s.becomes(t, s.backup, 0, "BACKUP")
+	s.File("m.conf", fast(200, ""))
+	s.File("b.conf", fast(100, ""))
+	s.master.Ctl("reload")
+	s.backup.Ctl("reload")
+	s.sessionUp(t, s.backup)
+	s.master.Cut("ens33")
+	s.takesOverFast(t, "fast_detect")
+}
+
 func TestKilledDaemonIsReplacedAndFenced(t *testing.T) {
 	s := newSite(t)
 	master, _ := s.pair(t, "")

@@ -135,7 +135,7 @@ func New(opts Options) (d *Daemon, err error) {
 		if d.watcher.Facts().Link(i.Interface) == nil {
 			continue
 		}
-		if err := d.state.lock(i.Interface); err != nil {
+		if err := d.state.lockAtStart(i.Interface); err != nil {
 			return d, err
 		}
 	}
@@ -263,7 +263,7 @@ func (d *Daemon) Run(ctx context.Context, ready func()) error {
 	}()
 	select {
 	case err = <-reconciled: // asked to stop, or it could not start
-	case <-d.loopDone: // it failed: nothing can leave in order
+	case <-d.loopDone: // it failed: nothing can leave in order, see removeSets
 		err = <-reconciled
 	case <-failing.Done():
 		// Without news of interfaces, say, the daemon would be wrong and not
@@ -272,6 +272,7 @@ func (d *Daemon) Run(ctx context.Context, ready func()) error {
 		err = <-reconciled
 	}
 	d.endLoop()
+	d.state.removeSets()
 	stopOwning()
 	err = errors.Join(err, loopErr, <-owner, d.state.closePorts())
 	stopWork()

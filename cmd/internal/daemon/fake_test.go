@@ -68,6 +68,10 @@ type host struct {
 	fail func(what string) error
 
 	ports     map[*dataplane.Port]*fakePort
+	programs  bool // ports have one
+	probers   int  // that are open
+	pins      bool // were made again
+	noPins    error
 	lifted    int
 	dropped   int
 	unused    []string // interfaces with something of a daemon that runs no more, or of another
@@ -233,6 +237,27 @@ func (h *host) InPath(p *dataplane.Port) bool {
 	return !h.of(p).off
 }
 
+func (h *host) HasProgram(*dataplane.Port) bool { return h.programs }
+
+// fakeProber sends nothing.
+type fakeProber struct {
+	engine.Prober
+	h *host
+}
+
+func (p fakeProber) Close() error {
+	p.h.probers--
+	return nil
+}
+
+func (h *host) prober() (prober, error) {
+	if err := h.do("prober"); err != nil {
+		return nil, err
+	}
+	h.probers++
+	return fakeProber{h: h}, nil
+}
+
 func (h *host) SetRouter(p *dataplane.Port, id loader.RouterID, at plan.Identity, r *plan.Router) error {
 	f := h.of(p)
 	if err := h.do("tell %s of %s", f.key.Name, r.Name); err != nil {
@@ -261,6 +286,11 @@ func (h *host) LiftFences()                { h.lifted++ }
 func (h *host) DropUnused(removable func(string) bool) {
 	h.dropped++
 	h.unused = slices.DeleteFunc(h.unused, removable)
+}
+
+func (h *host) KeepPins() (bool, error) {
+	h.order()
+	return h.pins, h.noPins
 }
 
 func (h *host) Close() error {
@@ -466,6 +496,7 @@ func newBench(t *testing.T, file string, links ...plan.Link) *bench {
 	b.r = newReconciler(d)
 	d.state = b.r
 	b.r.plane, b.r.loop, b.r.addrs, b.r.links, b.r.takeLock = b.host, b.host, b.host, b.host, b.host.lock
+	b.r.probes = b.host.prober
 	b.host.wake = d.inbox.wake
 	return b
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/xvrrp/xvrrp/cmd/internal/engine"
 	"github.com/xvrrp/xvrrp/cmd/internal/release"
 	"github.com/xvrrp/xvrrp/cmd/internal/rundir"
+	"github.com/xvrrp/xvrrp/cmd/internal/transport"
 	"github.com/xvrrp/xvrrp/control/plan"
 	"github.com/xvrrp/xvrrp/loader"
 	"github.com/xvrrp/xvrrp/vip"
@@ -23,6 +24,7 @@ type plane interface {
 	Change(*dataplane.Port, *plan.Port) error
 	Attach(*dataplane.Port) error
 	InPath(*dataplane.Port) bool
+	HasProgram(*dataplane.Port) bool
 	Knows(*dataplane.Port, loader.RouterID) bool
 	SetRouter(*dataplane.Port, loader.RouterID, plan.Identity, *plan.Router) error
 	RemoveRouter(*dataplane.Port, loader.RouterID)
@@ -30,6 +32,7 @@ type plane interface {
 	Kernel() *loader.Collection
 	LiftFences()
 	DropUnused(removable func(ifname string) bool)
+	KeepPins() (made bool, err error)
 	Close() error
 }
 
@@ -98,12 +101,29 @@ type listener interface {
 	Close() error
 }
 
+// prober sends the probes of fast detection.
+type prober interface {
+	engine.Prober
+	Close() error
+}
+
+// newProber returns no prober with an error, not a nil one in an interface.
+func newProber() (prober, error) {
+	p, err := transport.NewProber()
+	if err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
 // lock is held until it is released.
 type lock interface{ Release() error }
 
 type realPlane struct{ *dataplane.Plane }
 
 func (realPlane) InPath(p *dataplane.Port) bool { return p.InPath() }
+
+func (realPlane) HasProgram(p *dataplane.Port) bool { return p.HasProgram() }
 
 func (realPlane) Knows(p *dataplane.Port, id loader.RouterID) bool { return p.Knows(id) }
 
@@ -119,6 +139,13 @@ func (p realPlane) LiftFences() {
 	if k := p.Kernel(); k != nil {
 		k.LiftFences()
 	}
+}
+
+func (p realPlane) KeepPins() (made bool, err error) {
+	if k := p.Kernel(); k != nil {
+		return k.KeepPins()
+	}
+	return false, nil
 }
 
 type realLoop struct{ *engine.Engine }

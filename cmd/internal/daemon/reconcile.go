@@ -42,6 +42,9 @@ const (
 	// pathCheck is how often the programs are looked at, within a second: a
 	// router whose program was taken off hears nobody.
 	pathCheck = 800 * time.Millisecond
+	// A lock that another daemon holds is asked for again, for 100 ms in all.
+	askTries = 20
+	askPause = 5 * time.Millisecond
 )
 
 // running is a virtual router that runs.
@@ -73,8 +76,9 @@ type reconciler struct {
 	listener listener // during the first round; nil: there is none
 	byID     []bool   // router ids that are used
 	sessions []*engine.Session
-	local    uint32 // discriminator of the first session
-	prober   *transport.Prober
+	local    uint32                 // discriminator of the first session
+	prober   prober                 // nil: no port has wanted it
+	probes   func() (prober, error) // opens one
 	takeLock func(ifname string) (lock, error)
 	locks    map[string]lock // nil: there is no place for one
 	batches  uint64
@@ -83,6 +87,7 @@ type reconciler struct {
 	inFile   findings        // about the file
 	failed   map[string]bool // steps that failed, and were logged
 	retry    time.Duration   // until failed steps are tried again; 0: none failed
+	unpinned bool            // pins are gone, and cannot be made again
 	tidy     bool            // what a predecessor left and nobody uses is gone
 
 	sets sync.Map // *vip.Set to *running, for reported
@@ -90,7 +95,7 @@ type reconciler struct {
 
 func newReconciler(d *Daemon) *reconciler {
 	r := &reconciler{
-		Daemon: d, cfg: d.opts.Config, have: plan.NewState(), takeLock: lockOf(d.netns),
+		Daemon: d, cfg: d.opts.Config, have: plan.NewState(), takeLock: lockOf(d.netns), probes: newProber,
 		plane: realPlane{&dataplane.Plane{
 			NetNS: d.netns, Instance: d.opts.Config.Instance, Version: d.opts.Version, Log: d.log,
 			Room: dataplane.RoomFor(d.opts.Config),
@@ -119,6 +124,18 @@ func (r *reconciler) lock(ifname string) error {
 	}
 	r.locks[ifname] = l
 	return nil
+}
+
+// lockAtStart is lock that waits for a moment: another daemon that only asks
+// whether an interface is served has its lock meanwhile.
+func (r *reconciler) lockAtStart(ifname string) error {
+	for range askTries {
+		if err := r.lock(ifname); !errors.Is(err, rundir.ErrInUse) {
+			return err
+		}
+		time.Sleep(askPause)
+	}
+	return r.lock(ifname)
 }
 
 func (r *reconciler) unlock() error {
@@ -156,6 +173,7 @@ func (r *reconciler) run(ctx context.Context, ready func()) error {
 		select {
 		case <-path.C:
 			r.checkPath()
+			r.checkPins()
 			continue
 		case <-r.links.Changed():
 		case <-retry.C:
@@ -197,6 +215,24 @@ func (r *reconciler) checkPath() {
 	}
 }
 
+// checkPins puts back what keeps the programs when this daemon is killed. Where
+// that fails, the releaser has to remove the addresses.
+func (r *reconciler) checkPins() {
+	made, err := r.plane.KeepPins()
+	was := r.unpinned
+	r.unpinned = err != nil
+	switch {
+	case err == nil && made:
+		r.log.Warn("something removed the pins of the BPF programs; made them again")
+	case err != nil && !was:
+		r.log.Error("something removed the pins of the BPF programs, and they cannot be made again: "+
+			"a crash of xvrrpd also detaches its programs", "err", err)
+	}
+	if r.unpinned != was {
+		r.addrs.Unfenced(r.unfenced())
+	}
+}
+
 func (r *reconciler) retryIn() time.Duration {
 	if r.retry == 0 {
 		return time.Hour
@@ -222,24 +258,46 @@ func (r *reconciler) want() (*plan.State, config.Diagnostics) {
 	return want, diags
 }
 
-// leave stops everything, within leaveTime.
+// leave stops everything, within leaveTime. A step that fails is tried again,
+// but for a right that is missing.
 func (r *reconciler) leave() error {
 	limit := time.NewTimer(leaveTime)
 	defer limit.Stop()
 	nothing := plan.NewState()
+	nothing.Firewall = r.have.Firewall // closePorts takes it away, once no address is left
 	for {
 		err := r.reconcile(nothing)
-		if len(r.have.Routers) == 0 && len(r.have.Leaving) == 0 {
+		left := len(r.have.Routers) == 0 && len(r.have.Leaving) == 0
+		if left && (err == nil || errors.Is(err, fs.ErrPermission)) {
 			return err
 		}
+		var again <-chan time.Time
+		if err != nil {
+			again = time.After(firstRetry)
+		}
 		select {
+		case <-again:
 		case <-r.inbox.signal:
 			r.collect()
 		case <-limit.C:
-			return errors.Join(err, errors.New("not every virtual router has left in time"))
+			if !left {
+				err = errors.Join(err, errors.New("not every virtual router has left in time"))
+			}
+			return err
 		case <-r.loopDone:
 			return err
 		}
+	}
+}
+
+// removeSets has the addresses removed that routers still own: the event loop has
+// ended. After a stop in order there are none.
+func (r *reconciler) removeSets() {
+	for _, x := range r.routers {
+		r.addrs.Remove(x.set)
+	}
+	for _, x := range r.leaving {
+		r.addrs.Remove(x.set)
 	}
 }
 
@@ -254,7 +312,7 @@ func (r *reconciler) closePorts() error {
 	if r.prober != nil {
 		errs = append(errs, r.prober.Close())
 	}
-	_, err := r.addrs.Firewall(nil, r.removable)
+	_, err := r.addrs.Firewall(nil, func(ifname string) bool { return len(r.have.Firewall[ifname]) > 0 || r.removable(ifname) })
 	return errors.Join(append(errs, err)...)
 }
 
@@ -388,12 +446,14 @@ func (r *reconciler) do(s plan.Step, w *work) error {
 		}
 		next := r.have.Clone()
 		next.Apply(s)
-		_, err := r.addrs.Firewall(next.Firewall, r.removable)
+		// While this daemon runs, no table but its own: one without the same locks
+		// may have others.
+		_, err := r.addrs.Firewall(next.Firewall, func(ifname string) bool { return ifname == s.Interface && r.free(ifname, true) })
 		return err
 	case plan.OpenPort:
 		return r.openPort(s, w)
 	case plan.ChangePort:
-		return r.plane.Change(r.ports[s.Key], &s.Port)
+		return r.changePort(s, w)
 	case plan.ClosePort:
 		w.closing = append(w.closing, r.ports[s.Key])
 		delete(r.ports, s.Key)
@@ -415,9 +475,16 @@ func (r *reconciler) do(s plan.Step, w *work) error {
 // daemon serves their interface.
 func (r *reconciler) removeLeftovers(list []plan.Address) error {
 	var left []vip.Address
+	removable := map[string]bool{} // asked once: who asks has the locks for a moment
 	for _, a := range list {
 		l := r.links.Facts().ByIndex(a.Ifindex)
-		if l != nil && r.removable(l.Name) {
+		if l == nil {
+			continue
+		}
+		if _, asked := removable[l.Name]; !asked {
+			removable[l.Name] = r.removable(l.Name)
+		}
+		if removable[l.Name] {
 			left = append(left, vip.Address{Ifindex: a.Ifindex, Prefix: a.Prefix, Peer: a.Peer})
 		}
 	}
@@ -491,19 +558,32 @@ func (r *reconciler) updateLocks() {
 }
 
 // removable reports whether what is left on an interface may be removed: no
-// other daemon serves it.
+// other daemon serves it. Where locks do not tell, the file has to name it.
 func (r *reconciler) removable(ifname string) bool {
-	return r.free(ifname) && r.free(addressLock(ifname))
+	named := r.named(ifname)
+	return r.free(ifname, named) && r.free(addressLock(ifname), named)
 }
 
-// free reports whether no other daemon holds a lock.
-func (r *reconciler) free(name string) bool {
+// named reports whether the file names an interface.
+func (r *reconciler) named(ifname string) bool {
+	is := func(name string) bool {
+		l := r.links.Facts().Link(name)
+		return name == ifname || l != nil && l.Name == ifname
+	}
+	return slices.ContainsFunc(r.cfg.Instances, func(i *config.Instance) bool {
+		return is(i.Interface) || slices.ContainsFunc(i.Addresses, func(a config.Address) bool { return is(a.Dev) })
+	})
+}
+
+// free reports whether no other daemon holds a lock; without a place for it,
+// otherwise.
+func (r *reconciler) free(name string, otherwise bool) bool {
 	if _, ok := r.locks[name]; ok {
 		return true
 	}
 	l, err := r.takeLock(name)
 	if err != nil {
-		return !errors.Is(err, rundir.ErrInUse)
+		return !errors.Is(err, rundir.ErrInUse) && otherwise
 	}
 	return l.Release() == nil
 }
@@ -517,8 +597,8 @@ func (r *reconciler) open(s plan.OpenPort, w *work) (*dataplane.Port, error) {
 		routers[n].ID = r.newID()
 	}
 	p, err := r.plane.Open(s.Key, &s.Port, routers)
-	if err == nil && s.Port.Probes && r.prober == nil && p.HasProgram() {
-		if r.prober, err = transport.NewProber(); err != nil {
+	if err == nil {
+		if err = r.ensureProber(p, &s.Port); err != nil {
 			err = errors.Join(err, r.plane.ClosePort(p))
 		}
 	}
@@ -544,10 +624,8 @@ func (r *reconciler) openPort(s plan.OpenPort, w *work) error {
 	if err != nil {
 		return err
 	}
-	if s.Port.Probes && (!p.HasProgram() || !s.Port.Ethernet) {
-		r.log.Warn("fast_detect needs a BPF program and Ethernet; the RFC's timer decides", "iface", s.Key.Name)
-	}
-	if !p.HasProgram() {
+	r.warnOfProbes(s.Key, p, &s.Port)
+	if !r.plane.HasProgram(p) {
 		r.log.Warn("no BPF program, so no fence: if xvrrpd hangs while MASTER, its addresses may answer beside the new "+
 			"master's until xvrrpd-releaser removes them, 1.75 x vrrp_lease later at most; if it is killed, they are removed at once", "iface", s.Key.Name)
 	}
@@ -558,6 +636,37 @@ func (r *reconciler) openPort(s plan.OpenPort, w *work) error {
 	r.log.Info("data plane", attrs...)
 	r.ports[s.Key] = p
 	w.changed = true
+	return nil
+}
+
+// ensureProber opens what probes are sent with, for the first port that wants
+// some.
+func (r *reconciler) ensureProber(p *dataplane.Port, to *plan.Port) (err error) {
+	if r.prober == nil && to.Probes && r.plane.HasProgram(p) {
+		r.prober, err = r.probes()
+	}
+	return err
+}
+
+func (r *reconciler) warnOfProbes(key plan.PortKey, p *dataplane.Port, to *plan.Port) {
+	if to.Probes && (!r.plane.HasProgram(p) || !to.Ethernet) {
+		r.log.Warn("fast_detect needs a BPF program and Ethernet; the RFC's timer decides", "iface", key.Name)
+	}
+}
+
+func (r *reconciler) changePort(s plan.ChangePort, w *work) error {
+	p := r.ports[s.Key]
+	if err := r.plane.Change(p, &s.Port); err != nil {
+		return err
+	}
+	had := r.prober != nil
+	if err := r.ensureProber(p, &s.Port); err != nil {
+		return err
+	}
+	w.changed = w.changed || !had && r.prober != nil // also if its routers have changed before
+	if !s.Was.Probes {
+		r.warnOfProbes(s.Key, p, &s.Port)
+	}
 	return nil
 }
 
@@ -719,7 +828,7 @@ func (r *reconciler) unfenced() (list []release.Address) {
 		// the hang.
 		takeover := time.Duration(x.plan.Config.DownAdverts-1) * x.plan.Config.Interval
 		if x.port.Mode != transport.ModeSocket {
-			if x.port.Pins != "" {
+			if x.port.Pins != "" && !r.unpinned {
 				return
 			}
 			takeover = release.Never // its program ends with this daemon
@@ -832,7 +941,7 @@ func (r *reconciler) restoreFirewall() error {
 	if !r.unsure {
 		return nil
 	}
-	written, err := r.addrs.Firewall(r.have.Firewall, r.removable)
+	written, err := r.addrs.Firewall(r.have.Firewall, func(string) bool { return false })
 	if err != nil {
 		return fmt.Errorf("restore the firewall entries that another program changed: %w", err)
 	}

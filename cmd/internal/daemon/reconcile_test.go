@@ -17,6 +17,7 @@ import (
 	"github.com/xvrrp/xvrrp/cmd/internal/engine"
 	"github.com/xvrrp/xvrrp/cmd/internal/journal"
 	"github.com/xvrrp/xvrrp/cmd/internal/release"
+	"github.com/xvrrp/xvrrp/cmd/internal/rundir"
 	"github.com/xvrrp/xvrrp/cmd/internal/snapshot"
 	"github.com/xvrrp/xvrrp/cmd/internal/transport"
 	"github.com/xvrrp/xvrrp/control"
@@ -332,6 +333,27 @@ func TestLoopThatEnded(t *testing.T) {
 	})
 }
 
+// A loop that failed orders no release: the addresses of all its routers go
+// without, and no others.
+func TestSetsOfALoopThatFailed(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		b := newBench(t, confA+confB, eth0, eth1).start()
+		b.slow = func(*engine.Router) bool { return true }
+		b.changes(confA)
+		assert.Len(t, b.sets, 2, "B serves on")
+		b.ended = true
+		close(b.r.loopDone)
+		require.NoError(t, <-b.end)
+		b.r.removeSets()
+		assert.Empty(t, b.sets)
+	})
+	bubble(t, func(t *testing.T) {
+		b := newBench(t, confA+confB, eth0, eth1).start()
+		require.NoError(t, b.leaves())
+		b.r.removeSets() // the host would refuse a set twice
+	})
+}
+
 // A stop ends when every router has left, or when its time is over.
 func TestLeave(t *testing.T) {
 	bubble(t, func(t *testing.T) {
@@ -364,6 +386,49 @@ func TestLeave(t *testing.T) {
 		close(b.r.loopDone)
 		require.NoError(t, <-b.end)
 	})
+}
+
+// A stop tries again what fails, for as long as it has, and tells what it could
+// not do; a right that is missing does not come.
+func TestLeaveTriesAgain(t *testing.T) {
+	old := link(3, "eth1", "10.1.0.77/24")
+	old.Addrs[0].Ours = true
+	const step = "remove 1 leftovers"
+	for _, tc := range []struct {
+		name  string
+		err   error
+		until time.Duration // it fails
+		took  time.Duration
+	}{
+		{"for a moment", errTest, 600 * time.Millisecond, 3 * firstRetry},
+		{"for good", errTest, time.Hour, leaveTime},
+		{"for want of a right", fs.ErrPermission, time.Hour, 0},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				b := newBench(t, confA, eth0, old)
+				b.fail = fails(errTest, step)
+				b.start()
+				began := time.Now()
+				b.fail = func(what string) error {
+					if what == step && time.Since(began) < tc.until {
+						return tc.err
+					}
+					return nil
+				}
+				err := b.leaves()
+				assert.Equal(t, tc.took, time.Since(began))
+				assert.Empty(t, b.ports)
+				if tc.until < leaveTime {
+					require.NoError(t, err)
+					assert.Len(t, b.leftovers, 1)
+					return
+				}
+				require.ErrorIs(t, err, tc.err)
+				assert.NotContains(t, err.Error(), "in time")
+			})
+		})
+	}
 }
 
 // What happens to an interface during the stop starts nothing.
@@ -601,6 +666,95 @@ func TestLeftoversOfOthers(t *testing.T) {
 	})
 }
 
+// While a daemon runs it changes no table but its own: another one may serve the
+// interface and have its locks elsewhere.
+func TestTablesOfOthersStay(t *testing.T) {
+	theirs := []netip.Addr{netip.MustParseAddr("10.1.0.77")}
+	bubble(t, func(t *testing.T) {
+		closed := instance("A", "eth0", 51, 100, "10.0.0.100/24", "no_accept")
+		b := newBench(t, confA, eth0, eth1).start()
+		b.firewall["eth1"] = theirs
+		b.r.inbox.firewallChanged()
+		synctest.Wait()
+		b.changes(closed)
+		assert.Contains(t, b.firewall, "eth0")
+		b.changes(confA)
+		assert.Equal(t, map[string][]netip.Addr{"eth1": theirs}, b.firewall)
+		require.NoError(t, b.leaves())
+	})
+}
+
+// Where there can be no locks, only what the file names is taken for left behind.
+func TestLeftoversWithoutLocks(t *testing.T) {
+	left := func(index int, name, addr string) plan.Link {
+		l := link(index, name, addr)
+		l.Addrs[0].Ours = true
+		return l
+	}
+	bubble(t, func(t *testing.T) {
+		own := left(7, "own0", "10.7.0.77/24")
+		own.AltNames = []string{"vips"}
+		b := newBench(t, instance("A", "eth0", 51, 100, "10.0.0.100/24 dev vips", "no_accept"),
+			left(2, "eth0", "10.0.0.77/24"), left(3, "eth1", "10.1.0.77/24"), own)
+		b.noLocks = errTest
+		table := []netip.Addr{netip.MustParseAddr("10.1.0.77")}
+		b.firewall = map[string][]netip.Addr{"eth1": table, "own0": table}
+		b.start()
+		var got []string
+		for _, f := range b.leftovers {
+			got = append(got, f.Prefix.String())
+		}
+		assert.Equal(t, []string{"10.0.0.77/24", "10.7.0.77/24"}, got)
+		assert.Contains(t, b.firewall, "eth0")
+		assert.NotContains(t, b.firewall, "own0")
+		b.changes(instance("C", "own0", 51, 100, "10.7.0.100/24", "no_accept"))
+		assert.NotContains(t, b.firewall, "eth0", "it was ours")
+		b.slow = func(*engine.Router) bool { return true }
+		b.changes(confA) // which does not name it any more
+		assert.Contains(t, b.firewall, "own0")
+		b.stop()
+		synctest.Wait()
+		b.retire()
+		require.NoError(t, <-b.end)
+		require.NoError(t, b.r.closePorts())
+		assert.Equal(t, map[string][]netip.Addr{"eth1": table}, b.firewall)
+	})
+}
+
+// Another daemon that only asks whether an interface is served has its lock for
+// a moment: a start waits for that, and asks itself once for each interface.
+func TestLocksOfOneThatAsks(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		b := newBench(t, confA, eth0)
+		b.foreign["eth0"] = true
+		began := time.Now()
+		require.ErrorIs(t, b.r.lockAtStart("eth0"), rundir.ErrInUse)
+		assert.Equal(t, askTries*askPause, time.Since(began))
+		asks := 0
+		b.r.takeLock = func(name string) (lock, error) {
+			b.foreign[name] = asks == 0 // for the first question
+			asks++
+			return b.lock(name)
+		}
+		require.NoError(t, b.r.lockAtStart("eth0"))
+		assert.True(t, b.locks["eth0"])
+	})
+	bubble(t, func(t *testing.T) {
+		l := link(5, "lan0", "10.5.0.100/24", "10.5.0.101/24")
+		l.Addrs[0].Ours, l.Addrs[1].Ours = true, true
+		b := newBench(t, confA, eth0, l)
+		asked := map[string]int{}
+		b.r.takeLock = func(name string) (lock, error) {
+			asked[name]++
+			return b.lock(name)
+		}
+		b.start()
+		assert.Len(t, b.leftovers, 2)
+		assert.Equal(t, map[string]int{"eth0": 1, "lan0": 1, "lan0:addresses": 1}, asked)
+		require.NoError(t, b.leaves())
+	})
+}
+
 // The releaser is told how long each address stays without another owner.
 func TestUnfenced(t *testing.T) {
 	file := func(interval, lines string) string {
@@ -628,6 +782,26 @@ func TestUnfenced(t *testing.T) {
 
 		b.changes(file("0.02", "fence off"))
 		assert.Empty(t, b.unfenced)
+		require.NoError(t, b.leaves())
+	})
+}
+
+// Pins that somebody removes are made again. While that fails, nothing fences the
+// addresses of a daemon that is killed: they are the releaser's.
+func TestPinsAreKept(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		b := newBench(t, confA, eth0).start()
+		b.port("eth0").Mode, b.port("eth0").Pins = loader.ModeGeneric, "/sys/fs/bpf/xvrrp"
+		b.news(eth0)
+		assert.Empty(t, b.unfenced)
+		b.noPins = errTest
+		b.after(10 * pathCheck)
+		assert.Len(t, b.unfenced, 1)
+		assert.Equal(t, 1, b.logged("cannot be made again"))
+		b.pins, b.noPins = true, nil
+		b.after(pathCheck)
+		assert.Empty(t, b.unfenced)
+		assert.Equal(t, 1, b.logged("made them again"))
 		require.NoError(t, b.leaves())
 	})
 }
@@ -801,4 +975,65 @@ func TestNoSourceOfALeavingRouter(t *testing.T) {
 			require.NoError(t, b.leaves())
 		})
 	}
+}
+
+// Fast detection that a reload wants finds a prober, also one that cannot be
+// opened at once, and is told where it cannot work.
+func TestFastDetectByReload(t *testing.T) {
+	fast := instance("A", "eth0", 51, 100, "10.0.0.100/24", "fast_detect")
+	bubble(t, func(t *testing.T) {
+		b := newBench(t, confA, eth0)
+		b.programs = true
+		b.start()
+		assert.Nil(t, b.table.Prober)
+		b.fail = fails(errTest, "prober")
+		b.changes(fast)
+		assert.Nil(t, b.table.Prober)
+		b.fail = fails(nil)
+		b.after(longestRetry)
+		assert.NotNil(t, b.table.Prober)
+		b.changes(confA)
+		b.changes(fast)
+		assert.Equal(t, 1, b.probers)
+		assert.Zero(t, b.logged("the RFC's timer decides"))
+		require.NoError(t, b.leaves())
+		require.NoError(t, b.r.closePorts())
+		assert.Zero(t, b.probers)
+	})
+	for name, file := range map[string]string{"reload": confA, "start": fast} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				b := newBench(t, file, eth0).start()
+				b.changes(fast)
+				assert.Equal(t, 1, b.logged("the RFC's timer decides"), "it has no program")
+				assert.Zero(t, b.at["prober"])
+				require.NoError(t, b.leaves())
+			})
+		})
+	}
+}
+
+// The addresses of a router that was stopped accept nothing for as long as it
+// serves, and those of a daemon that leaves until they are gone.
+func TestFirewallWhileRoutersLeave(t *testing.T) {
+	closed := instance("A", "eth0", 51, 100, "10.0.0.100/24", "no_accept")
+	bubble(t, func(t *testing.T) {
+		b := newBench(t, closed+confB, eth0, eth1).start()
+		b.slow = func(*engine.Router) bool { return true }
+		require.Contains(t, b.firewall, "eth0")
+		b.changes(confB)
+		b.after(time.Second)
+		assert.Contains(t, b.firewall, "eth0")
+		b.retire()
+		assert.Empty(t, b.firewall)
+
+		b.changes(closed + confB)
+		b.stop()
+		b.after(time.Second)
+		b.retire()
+		require.NoError(t, <-b.end)
+		assert.Contains(t, b.firewall, "eth0")
+		require.NoError(t, b.r.closePorts())
+		assert.Empty(t, b.firewall)
+	})
 }

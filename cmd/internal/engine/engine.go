@@ -469,6 +469,7 @@ func (e *Engine) splice(t *Table) {
 	}
 	t.orders = append(t.orders, e.table.orders...)
 	t.judged = append(t.judged, e.table.judged...)
+	news := e.table.Prober == nil && t.Prober != nil
 	e.table = t
 	t.shortest = never.Sub(0)
 	for at, r := range t.Routers {
@@ -482,6 +483,14 @@ func (e *Engine) splice(t *Table) {
 	}
 	e.probeNext = e.earliestProbe()
 	e.next = e.earliest()
+	for _, r := range t.Routers {
+		if news && r.spec.FastDetect.Enabled && r.router.State() == control.Backup && r.Port.Kernel != nil {
+			// The next advert is an event again and opens the session that there
+			// was no prober for.
+			e.refresh(r)
+			r.Port.Kernel.Clear(r.ID)
+		}
+	}
 }
 
 // change gives a router another Spec.

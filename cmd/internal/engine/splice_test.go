@@ -342,3 +342,28 @@ func TestChangedSpecOpensTheSessionAnew(t *testing.T) {
 		})
 	}
 }
+
+// A backup that wanted fast detection before there was a prober gets its session
+// with the next advert, which would have met its template.
+func TestProberThatComesLater(t *testing.T) {
+	b := newBench(t)
+	s := spec("A", 7, 100)
+	s.FastDetect = FastDetect{Enabled: true, Interval: time.Millisecond, Multiplier: 3}
+	r := b.add(s)
+	table := b.newTable()
+	table.Prober = nil
+	b.apply(&Batch{Table: table})
+	b.arrive(200, b.now)
+	b.at(b.now)
+	require.Nil(t, r.session)
+	b.kernel.last[0] = int64(b.now)
+
+	b.apply(&Batch{Table: b.newTable()})
+	assert.Zero(t, b.kernel.last[0], "no template")
+	b.arrive(200, b.now)
+	b.at(b.now)
+	assert.NotNil(t, r.session)
+	b.kernel.last[0] = int64(b.now)
+	b.apply(&Batch{Table: b.newTable()})
+	assert.NotZero(t, b.kernel.last[0], "a prober that stays is no news")
+}
