@@ -255,9 +255,12 @@ func (d *Plane) Change(p *Port, to *plan.Port) error {
 			return p.room.explain(err)
 		}
 		if !slices.Equal(modes, p.modes) && len(modes) > 0 && modes[0] != p.Mode {
+			modesWere, reasonWas := p.modes, p.Reason
 			p.modes, p.Reason = modes, to.ModesWhy
 			if err := d.Attach(p); err != nil {
-				return err
+				// It goes on as before, and the next try is one again.
+				p.modes, p.Reason = modesWere, reasonWas
+				return errors.Join(err, d.Attach(p))
 			}
 		}
 	}

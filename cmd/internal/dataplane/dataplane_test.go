@@ -148,6 +148,27 @@ func TestOpenFallsBack(t *testing.T) {
 	}
 }
 
+// A mode that does not work leaves the one before, however often it is tried.
+func TestChangeOfModeFails(t *testing.T) {
+	s := newSite(t)
+	lo, err := netlink.LinkByName("lo")
+	require.NoError(t, err)
+	s.key = plan.PortKey{Name: "lo", Ifindex: lo.Attrs().Index} // has no native XDP
+	d := s.plane()
+	defer func() { assert.NoError(t, d.Close()) }()
+	p, err := d.Open(s.key, &plan.Port{Modes: []plan.Mode{plan.ModeGeneric}, ModesWhy: "was wanted"}, []Router{s.router(3)})
+	require.NoError(t, err)
+	defer func() { assert.NoError(t, p.Close()) }()
+	for range 2 {
+		require.ErrorIs(t, d.Change(p, &plan.Port{Modes: []plan.Mode{plan.ModeNative}}), loader.ErrUnsupported)
+		assert.Equal(t, loader.ModeGeneric, p.Mode)
+		assert.Equal(t, "was wanted", p.Reason)
+		assert.True(t, p.InPath())
+	}
+	require.NoError(t, d.Change(p, &plan.Port{Modes: []plan.Mode{plan.ModeGeneric}}))
+	assert.True(t, p.InPath())
+}
+
 // The kernel finds somebody who wants VRRP, so it answers no advert to an
 // address of the host with an ICMP error.
 func TestHostSpeaksVRRP(t *testing.T) {
