@@ -182,6 +182,9 @@ func (r *reconciler) checkPath() {
 			continue
 		}
 		why := "the BPF program was detached from the interface, or another program runs before it"
+		if !p.HasProgram() {
+			why = "the packet socket lost the interface, which went and came back"
+		}
 		r.journal.Append(journal.Entry{Time: time.Now(), Kind: journal.Displaced, Interface: key.Name, Why: why})
 		if err := r.plane.Attach(p); err != nil {
 			r.log.Error(why+"; reopening the interface", "iface", key.Name, "err", err)

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"slices"
 
 	"github.com/vishvananda/netlink"
@@ -51,6 +52,8 @@ type Port struct {
 	routers map[loader.RouterID]bool
 	modes   []loader.Mode // that are tried
 	mac     [6]byte
+	groups  []netip.Addr // that are joined
+	locals  []plan.Local // of when they were
 	log     *slog.Logger
 }
 
@@ -70,6 +73,7 @@ func (d *Plane) Open(key plan.PortKey, p *plan.Port, routers []Router) (_ *Port,
 		Engine:  &engine.Port{Name: key.Name, Ifindex: key.Ifindex, MAC: p.MAC},
 		Reason:  p.ModesWhy,
 		routers: map[loader.RouterID]bool{}, room: d.Room, log: d.Log,
+		groups: p.Groups, locals: p.Locals,
 	}
 	defer func() {
 		if err != nil {
@@ -152,7 +156,7 @@ func (d *Plane) open(out *Port, p *plan.Port, routers []Router) error {
 		// One without room does not keep the others from being served.
 		_ = out.SetRouter(r.ID, r.At, r.Plan)
 	}
-	err := d.Attach(out)
+	err := d.attach(out)
 	if err == nil {
 		return nil
 	}
@@ -257,31 +261,50 @@ func (d *Plane) Change(p *Port, to *plan.Port) error {
 		if !slices.Equal(modes, p.modes) && len(modes) > 0 && modes[0] != p.Mode {
 			modesWere, reasonWas := p.modes, p.Reason
 			p.modes, p.Reason = modes, to.ModesWhy
-			if err := d.Attach(p); err != nil {
+			if err := d.attach(p); err != nil {
 				// It goes on as before, and the next try is one again.
 				p.modes, p.Reason = modesWere, reasonWas
-				return errors.Join(err, d.Attach(p))
+				return errors.Join(err, d.attach(p))
 			}
 		}
 	}
-	return p.sender.Join(to.Groups)
+	p.groups = to.Groups
+	if slices.Equal(to.Locals, p.locals) {
+		return p.sender.Join(to.Groups)
+	}
+	// With the addresses the interface may have lost its memberships.
+	if err := p.sender.Rejoin(to.Groups); err != nil {
+		return err
+	}
+	p.locals = to.Locals
+	return nil
 }
 
-// Attach attaches the program of an open interface again: something took it
-// off, put another before it, or another mode is wanted. There is a moment
-// without it.
-func (d *Plane) Attach(p *Port) (err error) {
+// Attach attaches the program of an open interface again: something took it off,
+// or put another before it. There is a moment without it. An interface that went
+// and is back with its index lost its memberships, too.
+func (d *Plane) Attach(p *Port) error {
+	if p.kernel == nil {
+		return fmt.Errorf("receive from %s: the packet socket lost the interface", p.Engine.Name)
+	}
+	if err := d.attach(p); err != nil {
+		return err
+	}
+	return p.sender.Rejoin(p.groups)
+}
+
+func (d *Plane) attach(p *Port) (err error) {
 	p.Mode, err = d.kernel.Attach(loader.Port{
 		Ifindex: p.Engine.Ifindex, Ifname: p.Engine.Name, MAC: p.mac, Modes: p.modes, Holder: xdpHolder, Egress: attachClsact,
 	})
 	return d.Room.explain(err)
 }
 
-// InPath reports whether frames meet the program of an interface: it is
-// attached, and before every other tcx program.
+// InPath reports whether frames meet the program of an interface, which is
+// attached, and before every other tcx program; or the packet socket.
 func (p *Port) InPath() bool {
 	if p.kernel == nil {
-		return true
+		return p.capture.Bound()
 	}
 	in, err := p.kernel.Attached(p.Engine.Ifindex)
 	return in || err != nil // what cannot be asked is not known to be gone

@@ -3,6 +3,7 @@
 package dataplane
 
 import (
+	"errors"
 	"log/slog"
 	"net/netip"
 	"os"
@@ -167,6 +168,95 @@ func TestChangeOfModeFails(t *testing.T) {
 	}
 	require.NoError(t, d.Change(p, &plan.Port{Modes: []plan.Mode{plan.ModeGeneric}}))
 	assert.True(t, p.InPath())
+}
+
+// isMember reports whether the host is a member of the adverts' group on an
+// interface.
+func isMember(t *testing.T, name string) bool {
+	t.Helper()
+	raw, err := os.ReadFile("/proc/thread-self/net/igmp")
+	require.NoError(t, err)
+	at := ""
+	for _, line := range strings.Split(string(raw), "\n") {
+		words := strings.Fields(line)
+		switch {
+		case len(words) > 2 && !strings.HasPrefix(line, "\t"):
+			at = words[1]
+		case len(words) > 0 && words[0] == "120000E0" && at == name:
+			return true
+		}
+	}
+	return false
+}
+
+// An interface that gave IPv4 up for a while is a member again with its
+// addresses.
+func TestMemberAgainWithItsAddresses(t *testing.T) {
+	s := newSite(t)
+	lo, err := netlink.LinkByName("lo")
+	require.NoError(t, err)
+	s.key = plan.PortKey{Name: "lo", Ifindex: lo.Attrs().Index} // a veth pair refuses such an MTU
+	port := &plan.Port{
+		Modes: []plan.Mode{plan.ModeSocket}, Groups: []netip.Addr{packettest.Group},
+		Locals: []plan.Local{{Prefix: netip.PrefixFrom(source, 24)}},
+	}
+	d := s.plane()
+	defer func() { assert.NoError(t, d.Close()) }()
+	p, err := d.Open(s.key, port, nil)
+	require.NoError(t, err)
+	defer func() { assert.NoError(t, p.Close()) }()
+	require.True(t, isMember(t, "lo"))
+	require.NoError(t, netlink.LinkSetMTU(lo, 60), "too small for IPv4")
+	without := *port
+	without.Locals = nil
+	require.NoError(t, d.Change(p, &without), "it has no IPv4")
+	require.NoError(t, netlink.LinkSetMTU(lo, 1500))
+	assert.False(t, isMember(t, "lo"))
+	require.NoError(t, d.Change(p, port))
+	assert.True(t, isMember(t, "lo"))
+	require.NoError(t, d.Change(p, port))
+	assert.True(t, isMember(t, "lo"))
+}
+
+// An interface that went and came back with its index is noticed, also if no
+// message told of it.
+func TestInterfaceIsMadeAnew(t *testing.T) {
+	for _, mode := range []plan.Mode{plan.ModeGeneric, plan.ModeTCX, plan.ModeSocket} {
+		t.Run(string(mode), func(t *testing.T) {
+			s := newSite(t)
+			d := s.plane()
+			defer func() { assert.NoError(t, d.Close()) }()
+			p, err := d.Open(s.key, &plan.Port{Modes: []plan.Mode{mode}, Groups: []netip.Addr{packettest.Group}}, nil)
+			if errors.Is(err, loader.ErrUnsupported) {
+				t.Skip("this kernel has no such mode")
+			}
+			require.NoError(t, err)
+			defer func() { assert.NoError(t, p.Close()) }()
+			require.True(t, p.InPath())
+			l, err := netlink.LinkByName("port")
+			require.NoError(t, err)
+			require.NoError(t, netlink.LinkSetDown(l))
+			require.NoError(t, netlink.LinkSetUp(l))
+			require.True(t, p.InPath(), "it was only down")
+			require.NoError(t, netlink.LinkDel(l))
+			attrs := netlink.LinkAttrs{Name: "port", Index: s.key.Ifindex}
+			require.NoError(t, netlink.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: "peer"}))
+			l, err = netlink.LinkByIndex(s.key.Ifindex)
+			require.NoError(t, err)
+			require.NoError(t, netlink.LinkSetUp(l))
+
+			assert.False(t, p.InPath())
+			assert.False(t, isMember(t, "port"))
+			err = d.Attach(p)
+			if mode == plan.ModeSocket {
+				assert.ErrorContains(t, err, "receive from port: the packet socket lost the interface", "it is to be opened again")
+				return
+			}
+			require.NoError(t, err)
+			assert.True(t, p.InPath())
+			assert.True(t, isMember(t, "port"))
+		})
+	}
 }
 
 // The kernel finds somebody who wants VRRP, so it answers no advert to an
