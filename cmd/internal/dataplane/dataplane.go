@@ -149,7 +149,7 @@ func (d *Plane) open(out *Port, p *plan.Port, routers []Router) error {
 	}
 	ifindex := out.Engine.Ifindex
 	if err := d.kernel.SetLocals(ifindex, locals(p)); err != nil {
-		return d.Room.explain(err)
+		return errors.Join(d.Room.explain(err), d.kernel.SetLocals(ifindex, nil)) // some may be there
 	}
 	out.Pins, out.kernel, out.Engine.Kernel = d.kernel.PinDir(), &Kernel{d.kernel, ifindex}, d.kernel
 	for _, r := range routers {

@@ -170,6 +170,28 @@ func TestChangeOfModeFails(t *testing.T) {
 	assert.True(t, p.InPath())
 }
 
+// Of a port whose addresses do not all find room, none takes it from others.
+func TestNoRoomForAddresses(t *testing.T) {
+	s := newSite(t)
+	d := s.plane()
+	d.Room.Addresses = 16
+	defer func() { assert.NoError(t, d.Close()) }()
+	port := func(network byte, addresses int) *plan.Port {
+		p := &plan.Port{Modes: []plan.Mode{plan.ModeGeneric}}
+		for n := range addresses {
+			a := netip.AddrFrom4([4]byte{10, 0, network, byte(n)})
+			p.Locals = append(p.Locals, plan.Local{Prefix: netip.PrefixFrom(a, 24)})
+		}
+		return p
+	}
+	_, err := d.Open(s.key, port(0, 17), nil)
+	require.ErrorIs(t, err, loader.ErrFull)
+	assert.ErrorContains(t, err, "a restart makes room")
+	p, err := d.Open(s.key, port(1, 16), nil)
+	require.NoError(t, err)
+	require.NoError(t, p.Close())
+}
+
 // isMember reports whether the host is a member of the adverts' group on an
 // interface.
 func isMember(t *testing.T, name string) bool {
