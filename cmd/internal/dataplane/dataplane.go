@@ -13,6 +13,7 @@ import (
 	"slices"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"github.com/xvrrp/xvrrp/cmd/internal/engine"
 	"github.com/xvrrp/xvrrp/cmd/internal/transport"
@@ -51,6 +52,7 @@ type Port struct {
 	sender  *transport.Sender
 	routers map[loader.RouterID]bool
 	modes   []loader.Mode // that are tried
+	passes  bool          // so may the reason why none of them works
 	mac     [6]byte
 	groups  []netip.Addr // that are joined
 	locals  []plan.Local // of when they were
@@ -117,6 +119,7 @@ func (d *Plane) receive(out *Port, key plan.PortKey, p *plan.Port, routers []Rou
 	}
 	if why != nil {
 		out.Reason = why.Error()
+		out.passes = errors.Is(why, loader.ErrBusy) || errors.Is(why, unix.ENOMEM)
 	}
 	out.Mode, out.capture = transport.ModeSocket, &socket{c}
 	out.Engine.Socket = out.capture
@@ -253,6 +256,9 @@ func (p *Port) Counters() func() (loader.Counters, error) {
 // reaches the program by way of the event loop.
 func (d *Plane) Change(p *Port, to *plan.Port) error {
 	p.mac = to.MAC
+	if p.kernel == nil {
+		p.modes, _ = programs(to.Modes)
+	}
 	if p.kernel != nil {
 		modes, _ := programs(to.Modes)
 		if err := p.kernel.SetLocals(p.Engine.Ifindex, locals(to)); err != nil {
@@ -293,11 +299,26 @@ func (d *Plane) Attach(p *Port) error {
 	return p.sender.Rejoin(p.groups)
 }
 
+// Retry reports whether an interface would have a program if it were opened now.
+// It uses the packet socket for a reason that may have passed: a busy hook, or
+// want of memory. To know it, the program is attached for a moment.
+func (d *Plane) Retry(p *Port) bool {
+	if !p.passes || len(p.modes) == 0 || d.load(p.Engine.Ifindex) != nil {
+		return false
+	}
+	_, err := d.kernel.Attach(d.port(p))
+	return err == nil && d.kernel.Detach(p.Engine.Ifindex) == nil
+}
+
 func (d *Plane) attach(p *Port) (err error) {
-	p.Mode, err = d.kernel.Attach(loader.Port{
-		Ifindex: p.Engine.Ifindex, Ifname: p.Engine.Name, MAC: p.mac, Modes: p.modes, Holder: xdpHolder, Egress: attachClsact,
-	})
+	p.Mode, err = d.kernel.Attach(d.port(p))
 	return d.Room.explain(err)
+}
+
+func (*Plane) port(p *Port) loader.Port {
+	return loader.Port{
+		Ifindex: p.Engine.Ifindex, Ifname: p.Engine.Name, MAC: p.mac, Modes: p.modes, Holder: xdpHolder, Egress: attachClsact,
+	}
 }
 
 // InPath reports whether frames meet the program of an interface, which is

@@ -170,6 +170,52 @@ func TestChangeOfModeFails(t *testing.T) {
 	assert.True(t, p.InPath())
 }
 
+// A program is possible again once whatever kept it away has gone.
+func TestRetry(t *testing.T) {
+	s := newSite(t)
+	holder := s.plane()
+	holder.Instance = "dataplane-holder"
+	defer func() { assert.NoError(t, holder.Close()) }()
+	other, err := holder.Open(s.key, &plan.Port{Modes: []plan.Mode{plan.ModeGeneric}}, nil)
+	require.NoError(t, err)
+
+	port := &plan.Port{Modes: []plan.Mode{plan.ModeGeneric, plan.ModeSocket}}
+	d := s.plane()
+	defer func() { assert.NoError(t, d.Close()) }()
+	p, err := d.Open(s.key, port, []Router{s.router(3)})
+	require.NoError(t, err)
+	require.False(t, p.HasProgram())
+	assert.False(t, d.Retry(p), "the hook is busy")
+	require.NoError(t, other.Close())
+	require.NoError(t, d.Change(p, &plan.Port{Modes: []plan.Mode{plan.ModeSocket}}))
+	assert.False(t, d.Retry(p), "none is wanted")
+	require.NoError(t, d.Change(p, port))
+	assert.True(t, d.Retry(p))
+	assert.Zero(t, xdpHolder(s.key.Ifindex), "it was tried only")
+	assert.True(t, p.InPath())
+	require.NoError(t, p.Close())
+	p, err = d.Open(s.key, port, []Router{s.router(3)})
+	require.NoError(t, err)
+	assert.Equal(t, loader.ModeGeneric, p.Mode)
+	assert.False(t, d.Retry(p), "it has one")
+	require.NoError(t, p.Close())
+}
+
+// What cannot work here is not tried again.
+func TestNoRetry(t *testing.T) {
+	s := newSite(t)
+	lo, err := netlink.LinkByName("lo")
+	require.NoError(t, err)
+	d := s.plane()
+	defer func() { assert.NoError(t, d.Close()) }()
+	port := &plan.Port{Modes: []plan.Mode{plan.ModeNative, plan.ModeSocket}}
+	p, err := d.Open(plan.PortKey{Name: "lo", Ifindex: lo.Attrs().Index}, port, nil)
+	require.NoError(t, err)
+	assert.False(t, p.passes)
+	assert.False(t, d.Retry(p))
+	require.NoError(t, p.Close())
+}
+
 // Of a port whose addresses do not all find room, none takes it from others.
 func TestNoRoomForAddresses(t *testing.T) {
 	s := newSite(t)
