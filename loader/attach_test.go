@@ -565,6 +565,52 @@ func TestUnusedPinsAreDropped(t *testing.T) {
 	require.NoError(t, DropDead(dir))
 }
 
+// A daemon that starts again has its folder also if another one looks at the same
+// moment whether that is to go.
+func TestFolderIsLookedAt(t *testing.T) {
+	dir := pinDir(t)
+	dead := loadPinned(t, dir)
+	attachLo(t, dead, ModeGeneric)
+	dead.Renew(1)
+	require.NoError(t, dead.release())
+
+	looked := false
+	require.NoError(t, reclaimFolder(dir, func(p pins) bool {
+		looked = true
+		lock, err := tryLock(dir)
+		require.NoError(t, err, "it is not locked by one that looks")
+		require.NoError(t, lock.Close())
+		return p.orphaned()
+	}))
+	assert.True(t, looked)
+
+	was := pause
+	defer func() { pause = was }()
+	for name, tc := range map[string]struct {
+		want   string
+		closes int // the pause in which the other one has looked; 0: it does not end
+	}{
+		"it looks":    {dir, 3},
+		"it takes it": {dir + beside + "2", 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			lock, err := tryLock(dir)
+			require.NoError(t, err)
+			defer lock.Close()
+			pauses := 0
+			pause = func() {
+				if pauses++; pauses == tc.closes {
+					require.NoError(t, lock.Close())
+				}
+			}
+			c, err := Load(Options{Routers: 2, PinDir: dir, Ifindex: loopback})
+			require.NoError(t, err)
+			assert.Equal(t, tc.want, c.PinDir())
+			require.NoError(t, c.release())
+		})
+	}
+}
+
 // A link that is there is continued, also if a mode before its own would work:
 // there is no moment without a program.
 func TestPinnedModeComesFirst(t *testing.T) {

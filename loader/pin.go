@@ -9,8 +9,10 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
+	"time"
 	"unsafe"
 
 	"github.com/cilium/ebpf"
@@ -67,8 +69,12 @@ func DropDead(dir string) error {
 }
 
 // reclaimFolder removes what is in the folder of a daemon that does not live, if
-// it is to go.
+// it is to go. What stays is not even locked: its daemon may be starting again.
 func reclaimFolder(dir string, goes func(pins) bool) error {
+	entries, _ := os.ReadDir(dir)
+	if len(entries) > 0 && !slices.ContainsFunc(append(formerPins(dir), pins{dir: dir}), goes) {
+		return nil
+	}
 	lock, err := tryLock(dir)
 	if lock == nil || err != nil {
 		return ignore(err, errInUse, fs.ErrNotExist)
@@ -107,14 +113,14 @@ func claim(dir string, ifindex int) (string, *os.File, error) {
 			if was != dir && !strings.HasPrefix(was, dir+beside) {
 				continue // of another instance
 			}
-			if lock, err := lockFolder(was); !errors.Is(err, errInUse) {
+			if lock, err := lockOwn(was); !errors.Is(err, errInUse) {
 				return was, lock, err
 			}
 		}
 	}
 	name := dir
 	for n := 2; ; n++ {
-		lock, err := lockFolder(name)
+		lock, err := lockOwn(name)
 		if !errors.Is(err, errInUse) {
 			return name, lock, err
 		}
@@ -124,6 +130,24 @@ func claim(dir string, ifindex int) (string, *os.File, error) {
 
 // beside is between the name of a folder that is taken and a number.
 const beside = "~"
+
+// lockOwn is lockFolder that waits a moment for the folder of a daemon that has
+// ended: another one that starts may be looking whether it is to go.
+func lockOwn(dir string) (*os.File, error) {
+	for range ownTries {
+		lock, err := lockFolder(dir)
+		if !errors.Is(err, errInUse) || !(pins{dir: dir}).ended() {
+			return lock, err
+		}
+		pause()
+	}
+	return lockFolder(dir)
+}
+
+// It waits for 50 ms in all; a test does something else meanwhile.
+const ownTries = 10
+
+var pause = func() { time.Sleep(5 * time.Millisecond) }
 
 // lockFolder makes a folder if it is missing, and locks it. The kernel drops the
 // lock with the process.

@@ -42,6 +42,7 @@ type fakePort struct {
 	port    plan.Port
 	routers map[loader.RouterID]fakeRouter
 	off     bool // something took the program off
+	better  bool // it would have a program if it were opened now
 }
 
 type fakeRouter struct {
@@ -271,6 +272,11 @@ func (h *host) SetRouter(p *dataplane.Port, id loader.RouterID, at plan.Identity
 }
 
 func (h *host) RemoveRouter(p *dataplane.Port, id loader.RouterID) { delete(h.of(p).routers, id) }
+
+func (h *host) Retry(p *dataplane.Port) bool {
+	h.order()
+	return h.of(p).better
+}
 
 func (h *host) ClosePort(p *dataplane.Port) error {
 	f := h.of(p)

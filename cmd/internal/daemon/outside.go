@@ -23,6 +23,7 @@ type plane interface {
 	Open(plan.PortKey, *plan.Port, []dataplane.Router) (*dataplane.Port, error)
 	Change(*dataplane.Port, *plan.Port) error
 	Attach(*dataplane.Port) error
+	Retry(*dataplane.Port) bool
 	InPath(*dataplane.Port) bool
 	HasProgram(*dataplane.Port) bool
 	Knows(*dataplane.Port, loader.RouterID) bool

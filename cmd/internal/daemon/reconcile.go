@@ -89,6 +89,7 @@ type reconciler struct {
 	retry    time.Duration   // until failed steps are tried again; 0: none failed
 	unpinned bool            // pins are gone, and cannot be made again
 	tidy     bool            // what a predecessor left and nobody uses is gone
+	tried    time.Time       // when retryPrograms looked last
 
 	sets sync.Map // *vip.Set to *running, for reported
 }
@@ -172,6 +173,7 @@ func (r *reconciler) run(ctx context.Context, ready func()) error {
 	for {
 		select {
 		case <-path.C:
+			r.retryPrograms()
 			r.checkPath()
 			r.checkPins()
 			continue
@@ -204,6 +206,9 @@ func (r *reconciler) checkPath() {
 			continue
 		}
 		why := "the BPF program was detached from the interface, or another program runs before it"
+		if !p.HasProgram() {
+			why = "the packet socket lost the interface, which went and came back"
+		}
 		r.journal.Append(journal.Entry{Time: time.Now(), Kind: journal.Displaced, Interface: key.Name, Why: why})
 		if err := r.plane.Attach(p); err != nil {
 			r.log.Error(why+"; reopening the interface", "iface", key.Name, "err", err)
@@ -238,6 +243,38 @@ func (r *reconciler) retryIn() time.Duration {
 		return time.Hour
 	}
 	return r.retry
+}
+
+// retryPrograms opens the interfaces again that use the packet socket for a
+// reason that has passed. Their routers start anew, so a master keeps its
+// interface as it is.
+func (r *reconciler) retryPrograms() {
+	if time.Since(r.tried) < longestRetry {
+		return
+	}
+	r.tried = time.Now()
+	for key, p := range r.ports {
+		if r.owns(p) || !r.plane.Retry(p) {
+			continue
+		}
+		r.log.Info("a BPF program can be attached now; reopening the interface", "iface", key.Name)
+		r.inbox.interfaceGone(key.Ifindex)
+	}
+}
+
+// owns reports whether a router on a port has its addresses.
+func (r *reconciler) owns(p *dataplane.Port) bool {
+	for _, x := range r.routers {
+		if x.port == p && x.carried.Load()&1 == 1 {
+			return true
+		}
+	}
+	for _, x := range r.leaving {
+		if x.port == p && x.carried.Load()&1 == 1 {
+			return true
+		}
+	}
+	return false
 }
 
 func (r *reconciler) planOptions() plan.Options {

@@ -586,6 +586,35 @@ func TestProgramTakenOff(t *testing.T) {
 	})
 }
 
+// An interface without a program is opened again once it would have one, but not
+// while a router on it has its addresses.
+func TestProgramIsPossibleAgain(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		b := newBench(t, confA+confB, eth0, eth1).start()
+		b.after(pathCheck)
+		set := b.router("A").Set.(*vip.Set)
+		b.r.reported(vip.Report{Set: set, Epoch: 1})
+		for _, name := range []string{"eth0", "eth1"} {
+			b.of(b.port(name)).better = true
+		}
+		a, other := b.port("eth0"), b.port("eth1")
+		b.take()
+		b.after(longestRetry - pathCheck)
+		assert.Empty(t, b.take(), "it is not tried all the time")
+		b.after(2 * pathCheck)
+		assert.Same(t, a, b.port("eth0"))
+		assert.NotSame(t, other, b.port("eth1"))
+		b.r.reported(vip.Report{Set: set, Epoch: b.epoch}) // it is backup
+		b.after(longestRetry + pathCheck)
+		assert.NotSame(t, a, b.port("eth0"))
+		b.take()
+		b.after(2 * longestRetry)
+		assert.Empty(t, b.take(), "and that is that")
+		b.sameAsFresh()
+		require.NoError(t, b.leaves())
+	})
+}
+
 // An interface that another daemon serves is left alone until that has gone.
 func TestInterfaceIsLocked(t *testing.T) {
 	bubble(t, func(t *testing.T) {

@@ -9,9 +9,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"slices"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"github.com/xvrrp/xvrrp/cmd/internal/engine"
 	"github.com/xvrrp/xvrrp/cmd/internal/transport"
@@ -50,7 +52,10 @@ type Port struct {
 	sender  *transport.Sender
 	routers map[loader.RouterID]bool
 	modes   []loader.Mode // that are tried
+	passes  bool          // so may the reason why none of them works
 	mac     [6]byte
+	groups  []netip.Addr // that are joined
+	locals  []plan.Local // of when they were
 	log     *slog.Logger
 }
 
@@ -70,6 +75,7 @@ func (d *Plane) Open(key plan.PortKey, p *plan.Port, routers []Router) (_ *Port,
 		Engine:  &engine.Port{Name: key.Name, Ifindex: key.Ifindex, MAC: p.MAC},
 		Reason:  p.ModesWhy,
 		routers: map[loader.RouterID]bool{}, room: d.Room, log: d.Log,
+		groups: p.Groups, locals: p.Locals,
 	}
 	defer func() {
 		if err != nil {
@@ -113,6 +119,7 @@ func (d *Plane) receive(out *Port, key plan.PortKey, p *plan.Port, routers []Rou
 	}
 	if why != nil {
 		out.Reason = why.Error()
+		out.passes = errors.Is(why, loader.ErrBusy) || errors.Is(why, unix.ENOMEM)
 	}
 	out.Mode, out.capture = transport.ModeSocket, &socket{c}
 	out.Engine.Socket = out.capture
@@ -145,14 +152,14 @@ func (d *Plane) open(out *Port, p *plan.Port, routers []Router) error {
 	}
 	ifindex := out.Engine.Ifindex
 	if err := d.kernel.SetLocals(ifindex, locals(p)); err != nil {
-		return d.Room.explain(err)
+		return errors.Join(d.Room.explain(err), d.kernel.SetLocals(ifindex, nil)) // some may be there
 	}
 	out.Pins, out.kernel, out.Engine.Kernel = d.kernel.PinDir(), &Kernel{d.kernel, ifindex}, d.kernel
 	for _, r := range routers {
 		// One without room does not keep the others from being served.
 		_ = out.SetRouter(r.ID, r.At, r.Plan)
 	}
-	err := d.Attach(out)
+	err := d.attach(out)
 	if err == nil {
 		return nil
 	}
@@ -263,36 +270,76 @@ func (p *Port) Counters() func() (loader.Counters, error) {
 // reaches the program by way of the event loop.
 func (d *Plane) Change(p *Port, to *plan.Port) error {
 	p.mac = to.MAC
+	if p.kernel == nil {
+		p.modes, _ = programs(to.Modes)
+	}
 	if p.kernel != nil {
 		modes, _ := programs(to.Modes)
 		if err := p.kernel.SetLocals(p.Engine.Ifindex, locals(to)); err != nil {
 			return p.room.explain(err)
 		}
 		if !slices.Equal(modes, p.modes) && len(modes) > 0 && modes[0] != p.Mode {
+			modesWere, reasonWas := p.modes, p.Reason
 			p.modes, p.Reason = modes, to.ModesWhy
-			if err := d.Attach(p); err != nil {
-				return err
+			if err := d.attach(p); err != nil {
+				// It goes on as before, and the next try is one again.
+				p.modes, p.Reason = modesWere, reasonWas
+				return errors.Join(err, d.attach(p))
 			}
 		}
 	}
-	return p.sender.Join(to.Groups)
+	p.groups = to.Groups
+	if slices.Equal(to.Locals, p.locals) {
+		return p.sender.Join(to.Groups)
+	}
+	// With the addresses the interface may have lost its memberships.
+	if err := p.sender.Rejoin(to.Groups); err != nil {
+		return err
+	}
+	p.locals = to.Locals
+	return nil
 }
 
-// Attach attaches the program of an open interface again: something took it
-// off, put another before it, or another mode is wanted. There is a moment
-// without it.
-func (d *Plane) Attach(p *Port) (err error) {
-	p.Mode, err = d.kernel.Attach(loader.Port{
-		Ifindex: p.Engine.Ifindex, Ifname: p.Engine.Name, MAC: p.mac, Modes: p.modes, Holder: xdpHolder, Egress: attachClsact,
-	})
+// Attach attaches the program of an open interface again: something took it off,
+// or put another before it. There is a moment without it. An interface that went
+// and is back with its index lost its memberships, too.
+func (d *Plane) Attach(p *Port) error {
+	if p.kernel == nil {
+		return fmt.Errorf("receive from %s: the packet socket lost the interface", p.Engine.Name)
+	}
+	if err := d.attach(p); err != nil {
+		return err
+	}
+	return p.sender.Rejoin(p.groups)
+}
+
+// Retry reports whether an interface would have a program if it were opened now.
+// It uses the packet socket for a reason that may have passed: a busy hook, or
+// want of memory. To know it, the program is attached for a moment.
+func (d *Plane) Retry(p *Port) bool {
+	if !p.passes || len(p.modes) == 0 || d.load(p.Engine.Ifindex) != nil {
+		return false
+	}
+	_, err := d.kernel.Attach(d.port(p))
+	return err == nil && d.kernel.Detach(p.Engine.Ifindex) == nil
+}
+
+func (d *Plane) attach(p *Port) (err error) {
+	p.Mode, err = d.kernel.Attach(d.port(p))
 	return d.Room.explain(err)
 }
 
-// InPath reports whether frames meet the program of an interface: it is
-// attached, and before every other tcx program.
+func (*Plane) port(p *Port) loader.Port {
+	return loader.Port{
+		Ifindex: p.Engine.Ifindex, Ifname: p.Engine.Name, MAC: p.mac, Modes: p.modes, Holder: xdpHolder, Egress: attachClsact,
+	}
+}
+
+// InPath reports whether frames meet the program of an interface, which is
+// attached, and before every other tcx program; or the packet socket.
 func (p *Port) InPath() bool {
 	if p.kernel == nil {
-		return true
+		return p.capture.Bound()
 	}
 	in, err := p.kernel.Attached(p.Engine.Ifindex)
 	return in || err != nil // what cannot be asked is not known to be gone

@@ -3,6 +3,7 @@
 package dataplane
 
 import (
+	"errors"
 	"log/slog"
 	"net/netip"
 	"os"
@@ -153,6 +154,184 @@ func TestOpenFallsBack(t *testing.T) {
 			p.RemoveRouter(3)
 			assert.False(t, p.Knows(3))
 			require.NoError(t, p.Close())
+		})
+	}
+}
+
+// A mode that does not work leaves the one before, however often it is tried.
+func TestChangeOfModeFails(t *testing.T) {
+	s := newSite(t)
+	lo, err := netlink.LinkByName("lo")
+	require.NoError(t, err)
+	s.key = plan.PortKey{Name: "lo", Ifindex: lo.Attrs().Index} // has no native XDP
+	d := s.plane()
+	defer func() { assert.NoError(t, d.Close()) }()
+	p, err := d.Open(s.key, &plan.Port{Modes: []plan.Mode{plan.ModeGeneric}, ModesWhy: "was wanted"}, []Router{s.router(3)})
+	require.NoError(t, err)
+	defer func() { assert.NoError(t, p.Close()) }()
+	for range 2 {
+		require.ErrorIs(t, d.Change(p, &plan.Port{Modes: []plan.Mode{plan.ModeNative}}), loader.ErrUnsupported)
+		assert.Equal(t, loader.ModeGeneric, p.Mode)
+		assert.Equal(t, "was wanted", p.Reason)
+		assert.True(t, p.InPath())
+	}
+	require.NoError(t, d.Change(p, &plan.Port{Modes: []plan.Mode{plan.ModeGeneric}}))
+	assert.True(t, p.InPath())
+}
+
+// A program is possible again once whatever kept it away has gone.
+func TestRetry(t *testing.T) {
+	s := newSite(t)
+	holder := s.plane()
+	holder.Instance = "dataplane-holder"
+	defer func() { assert.NoError(t, holder.Close()) }()
+	other, err := holder.Open(s.key, &plan.Port{Modes: []plan.Mode{plan.ModeGeneric}}, nil)
+	require.NoError(t, err)
+
+	port := &plan.Port{Modes: []plan.Mode{plan.ModeGeneric, plan.ModeSocket}}
+	d := s.plane()
+	defer func() { assert.NoError(t, d.Close()) }()
+	p, err := d.Open(s.key, port, []Router{s.router(3)})
+	require.NoError(t, err)
+	require.False(t, p.HasProgram())
+	assert.False(t, d.Retry(p), "the hook is busy")
+	require.NoError(t, other.Close())
+	require.NoError(t, d.Change(p, &plan.Port{Modes: []plan.Mode{plan.ModeSocket}}))
+	assert.False(t, d.Retry(p), "none is wanted")
+	require.NoError(t, d.Change(p, port))
+	assert.True(t, d.Retry(p))
+	assert.Zero(t, xdpHolder(s.key.Ifindex), "it was tried only")
+	assert.True(t, p.InPath())
+	require.NoError(t, p.Close())
+	p, err = d.Open(s.key, port, []Router{s.router(3)})
+	require.NoError(t, err)
+	assert.Equal(t, loader.ModeGeneric, p.Mode)
+	assert.False(t, d.Retry(p), "it has one")
+	require.NoError(t, p.Close())
+}
+
+// What cannot work here is not tried again.
+func TestNoRetry(t *testing.T) {
+	s := newSite(t)
+	lo, err := netlink.LinkByName("lo")
+	require.NoError(t, err)
+	d := s.plane()
+	defer func() { assert.NoError(t, d.Close()) }()
+	port := &plan.Port{Modes: []plan.Mode{plan.ModeNative, plan.ModeSocket}}
+	p, err := d.Open(plan.PortKey{Name: "lo", Ifindex: lo.Attrs().Index}, port, nil)
+	require.NoError(t, err)
+	assert.False(t, p.passes)
+	assert.False(t, d.Retry(p))
+	require.NoError(t, p.Close())
+}
+
+// Of a port whose addresses do not all find room, none takes it from others.
+func TestNoRoomForAddresses(t *testing.T) {
+	s := newSite(t)
+	d := s.plane()
+	d.Room.Addresses = 16
+	defer func() { assert.NoError(t, d.Close()) }()
+	port := func(network byte, addresses int) *plan.Port {
+		p := &plan.Port{Modes: []plan.Mode{plan.ModeGeneric}}
+		for n := range addresses {
+			a := netip.AddrFrom4([4]byte{10, 0, network, byte(n)})
+			p.Locals = append(p.Locals, plan.Local{Prefix: netip.PrefixFrom(a, 24)})
+		}
+		return p
+	}
+	_, err := d.Open(s.key, port(0, 17), nil)
+	require.ErrorIs(t, err, loader.ErrFull)
+	assert.ErrorContains(t, err, "a restart makes room")
+	p, err := d.Open(s.key, port(1, 16), nil)
+	require.NoError(t, err)
+	require.NoError(t, p.Close())
+}
+
+// isMember reports whether the host is a member of the adverts' group on an
+// interface.
+func isMember(t *testing.T, name string) bool {
+	t.Helper()
+	raw, err := os.ReadFile("/proc/thread-self/net/igmp")
+	require.NoError(t, err)
+	at := ""
+	for _, line := range strings.Split(string(raw), "\n") {
+		words := strings.Fields(line)
+		switch {
+		case len(words) > 2 && !strings.HasPrefix(line, "\t"):
+			at = words[1]
+		case len(words) > 0 && words[0] == "120000E0" && at == name:
+			return true
+		}
+	}
+	return false
+}
+
+// An interface that gave IPv4 up for a while is a member again with its
+// addresses.
+func TestMemberAgainWithItsAddresses(t *testing.T) {
+	s := newSite(t)
+	lo, err := netlink.LinkByName("lo")
+	require.NoError(t, err)
+	s.key = plan.PortKey{Name: "lo", Ifindex: lo.Attrs().Index} // a veth pair refuses such an MTU
+	port := &plan.Port{
+		Modes: []plan.Mode{plan.ModeSocket}, Groups: []netip.Addr{packettest.Group},
+		Locals: []plan.Local{{Prefix: netip.PrefixFrom(source, 24)}},
+	}
+	d := s.plane()
+	defer func() { assert.NoError(t, d.Close()) }()
+	p, err := d.Open(s.key, port, nil)
+	require.NoError(t, err)
+	defer func() { assert.NoError(t, p.Close()) }()
+	require.True(t, isMember(t, "lo"))
+	require.NoError(t, netlink.LinkSetMTU(lo, 60), "too small for IPv4")
+	without := *port
+	without.Locals = nil
+	require.NoError(t, d.Change(p, &without), "it has no IPv4")
+	require.NoError(t, netlink.LinkSetMTU(lo, 1500))
+	assert.False(t, isMember(t, "lo"))
+	require.NoError(t, d.Change(p, port))
+	assert.True(t, isMember(t, "lo"))
+	require.NoError(t, d.Change(p, port))
+	assert.True(t, isMember(t, "lo"))
+}
+
+// An interface that went and came back with its index is noticed, also if no
+// message told of it.
+func TestInterfaceIsMadeAnew(t *testing.T) {
+	for _, mode := range []plan.Mode{plan.ModeGeneric, plan.ModeTCX, plan.ModeSocket} {
+		t.Run(string(mode), func(t *testing.T) {
+			s := newSite(t)
+			d := s.plane()
+			defer func() { assert.NoError(t, d.Close()) }()
+			p, err := d.Open(s.key, &plan.Port{Modes: []plan.Mode{mode}, Groups: []netip.Addr{packettest.Group}}, nil)
+			if errors.Is(err, loader.ErrUnsupported) {
+				t.Skip("this kernel has no such mode")
+			}
+			require.NoError(t, err)
+			defer func() { assert.NoError(t, p.Close()) }()
+			require.True(t, p.InPath())
+			l, err := netlink.LinkByName("port")
+			require.NoError(t, err)
+			require.NoError(t, netlink.LinkSetDown(l))
+			require.NoError(t, netlink.LinkSetUp(l))
+			require.True(t, p.InPath(), "it was only down")
+			require.NoError(t, netlink.LinkDel(l))
+			attrs := netlink.LinkAttrs{Name: "port", Index: s.key.Ifindex}
+			require.NoError(t, netlink.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: "peer"}))
+			l, err = netlink.LinkByIndex(s.key.Ifindex)
+			require.NoError(t, err)
+			require.NoError(t, netlink.LinkSetUp(l))
+
+			assert.False(t, p.InPath())
+			assert.False(t, isMember(t, "port"))
+			err = d.Attach(p)
+			if mode == plan.ModeSocket {
+				assert.ErrorContains(t, err, "receive from port: the packet socket lost the interface", "it is to be opened again")
+				return
+			}
+			require.NoError(t, err)
+			assert.True(t, p.InPath())
+			assert.True(t, isMember(t, "port"))
 		})
 	}
 }

@@ -166,6 +166,17 @@ func attachFilter(fd int, program ...bpf.Instruction) error {
 	return nil
 }
 
+// Bound reports whether the socket still receives from its interface: one that
+// went and came back, even with its index, is another.
+func (c *Capture) Bound() bool {
+	at, err := unix.Getsockname(c.fd)
+	if err != nil {
+		return true // what cannot be asked is not known to be gone
+	}
+	link, ok := at.(*unix.SockaddrLinklayer)
+	return ok && link.Ifindex == c.ifindex
+}
+
 // SetMAC tells the hardware address of the interface. It may change.
 func (c *Capture) SetMAC(mac net.HardwareAddr) { copy(c.mac[:], mac) }
 

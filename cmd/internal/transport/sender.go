@@ -139,6 +139,20 @@ func (s *Sender) Join(groups []netip.Addr) error {
 	return nil
 }
 
+// Rejoin joins the groups anew. An interface that went, or gave IPv4 up for a
+// while, came back without its memberships; the socket still lists them. It is
+// no error if the interface has no IPv4 now. Like Join it is not the event
+// loop's.
+func (s *Sender) Rejoin(groups []netip.Addr) error {
+	if err := s.Join(nil); err != nil {
+		return err
+	}
+	if err := s.Join(groups); !errors.Is(err, unix.ENODEV) {
+		return err
+	}
+	return nil
+}
+
 // Queue puts an advert into the batch. It reports false if the batch has no
 // room for it; Flush makes room.
 func (s *Sender) Queue(f *Frame, priority uint8) bool {
