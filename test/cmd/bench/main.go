@@ -111,7 +111,10 @@ func main() {
 		Faults: map[string]map[string]map[string][]sample{},
 	}
 	if part("frames") {
-		r.Frames, r.Allocs = goBenchmarks()
+		var err error
+		if r.Frames, r.Allocs, err = goBenchmarks(); err != nil {
+			b.Fatalf("%v", err)
+		}
 	}
 	if part("cut") {
 		r.Wakeup = timerLateness(3000)

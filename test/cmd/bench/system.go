@@ -5,6 +5,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -163,11 +164,11 @@ func buildRevision(revision string) (dir string, err error) {
 
 // goBenchmarks runs what `go test -bench` measures: the cost of the program in
 // the kernel, and allocations.
-func goBenchmarks() (frames, allocs string) {
-	run := func(args ...string) string {
+func goBenchmarks() (frames, allocs string, err error) {
+	run := func(args ...string) (string, error) {
 		out, err := exec.Command("go", append([]string{"test", "-run", "XXX", "-count", "1"}, args...)...).CombinedOutput()
 		if err != nil {
-			return fmt.Sprintf("%v: %s", err, out)
+			return "", fmt.Errorf("go test %s: %w: %s", strings.Join(args, " "), err, out)
 		}
 		var lines []string
 		for _, l := range strings.Split(string(out), "\n") {
@@ -175,8 +176,17 @@ func goBenchmarks() (frames, allocs string) {
 				lines = append(lines, l)
 			}
 		}
-		return strings.Join(lines, "\n")
+		return strings.Join(lines, "\n"), nil
 	}
-	return run("-bench", "Frame", "-benchtime", "30x", "./loader"),
-		run("-bench", ".", "-benchmem", "./control/...", "./cmd/internal/...")
+	frames, err = run("-bench", "Frame", "-benchtime", "30x", "./loader")
+	if err != nil {
+		return "", "", err
+	}
+	for _, frame := range []string{frameOther, frameAdvert} {
+		if math.IsNaN(aboveEmpty(frameCosts(frames), frame)) {
+			return "", "", fmt.Errorf("the benchmark of %q or %q printed no figure: %s", frame, frameEmpty, frames)
+		}
+	}
+	allocs, err = run("-bench", ".", "-benchmem", "./control/...", "./cmd/internal/...")
+	return frames, allocs, err
 }
