@@ -542,7 +542,7 @@ func environment() map[string]string {
 	return out
 }
 
-// stats of samples, in their unit.
+// stats of samples, in their unit. Without samples they are not numbers.
 type stats struct {
 	n                  int
 	min, p50, p99, max float64
@@ -550,7 +550,8 @@ type stats struct {
 
 func summarize(v []sample) stats {
 	if len(v) == 0 {
-		return stats{}
+		nan := math.NaN()
+		return stats{0, nan, nan, nan, nan}
 	}
 	v = slices.Sorted(slices.Values(v))
 	at := func(q float64) float64 { return v[max(0, int(math.Ceil(q*float64(len(v))))-1)] }

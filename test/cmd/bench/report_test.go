@@ -4,9 +4,13 @@ package main
 
 import (
 	"math"
+	"slices"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 func TestFrameCosts(t *testing.T) {
@@ -30,4 +34,87 @@ BenchmarkDecode-2   	68820968	        19.63 ns/op	       0 B/op	       0 allocs/
 			assert.True(t, math.IsNaN(aboveEmpty(frameCosts(text), frameAdvert)))
 		})
 	}
+}
+
+// lineOf is the line of a report that begins with a cell.
+func lineOf(t *testing.T, text, cell string) string {
+	t.Helper()
+	lines := strings.Split(text, "\n")
+	i := slices.IndexFunc(lines, func(l string) bool { return strings.HasPrefix(l, "| "+cell+" |") })
+	require.GreaterOrEqual(t, i, 0, "no line %q in %s", cell, text)
+	return lines[i]
+}
+
+func TestBar(t *testing.T) {
+	nan := math.NaN()
+	for _, c := range []struct {
+		name            string
+		bound, measured float64
+		want            string
+	}{
+		{"within", 2, 2, "| x | ≤ 2.00 ms | 2.00 ms | yes |"},
+		{"above", 2, 2.5, "| x | ≤ 2.00 ms | 2.50 ms | **no** |"},
+		{"not measured", 2, nan, "| x | ≤ 2.00 ms | not measured | – |"},
+		{"without a bound", nan, 2, "| x | no bound: what it is compared with was not measured | 2.00 ms | – |"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var b strings.Builder
+			bars{&b}.bar("x", c.bound, c.measured, "ms")
+			assert.Equal(t, c.want+"\n", b.String())
+		})
+	}
+}
+
+func TestReportOfNothing(t *testing.T) {
+	text := report(&result{When: time.Unix(0, 0)})
+	assert.NotContains(t, text, "yes")
+	assert.NotContains(t, text, "NaN")
+	assert.Contains(t, lineOf(t, text, "steady advert: above the empty program"), "not measured")
+	assert.Contains(t, lineOf(t, text, "250 instances: cuts without all 250 announced"), "not measured")
+}
+
+func TestRestIsBoundByARestingPeer(t *testing.T) {
+	const what = "1,000 interfaces: processor at rest, master, median: keepalived's"
+	for _, c := range []struct {
+		name  string
+		owned [2]int
+		want  string
+	}{
+		{"at rest", [2]int{1000, 0}, "| ≤ 2.00 % | 1.00 % | yes |"},
+		{"fighting", [2]int{1000, 357}, "| no bound: keepalived was not at rest | 1.00 % | – |"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := &result{Scale: map[string]map[string]*grown{shape{1000, 1}.String(): {
+				"xvrrp":      {Owned: [2]int{1000, 0}, RestMaster: []sample{1}, RestBackup: []sample{1}},
+				"keepalived": {Owned: c.owned, RestMaster: []sample{2}, RestBackup: []sample{2}},
+			}}}
+			assert.Contains(t, lineOf(t, report(r), what), c.want)
+		})
+	}
+}
+
+func TestNoWorseThanBefore(t *testing.T) {
+	const stop, cut = "stop: SIGSTOP to the last answer of the hung host", "cut: client dark"
+	fault := func(x, before sample) map[string]map[string][]sample {
+		return map[string]map[string][]sample{"xvrrp": {"": {x, x}}, "before": {"": {before, before}}}
+	}
+	r := &result{
+		Wakeup: []sample{0.1},
+		Faults: map[string]map[string]map[string][]sample{"stop": fault(1030, 998), "cut": fault(4.2, 4)},
+		Load: map[string]*loads{
+			"xvrrp":  {Master: []sample{30}, MasterMiB: []sample{20, 30}},
+			"before": {Master: []sample{30}, MasterMiB: []sample{20, 20}},
+		},
+	}
+	text := report(r)
+	assert.Equal(t, 2, strings.Count(lineOf(t, text, stop), "**no**"), "what the lease takes gives no slack")
+	assert.Equal(t, 2, strings.Count(lineOf(t, text, cut), "yes"))
+	memory := lineOf(t, text, "250 instances: memory of the master's process")
+	assert.Contains(t, memory, "yes | 20.00 MiB", "the median")
+	assert.Contains(t, memory, "30.00 MiB | **no**", "the largest")
+
+	delete(r.Faults["cut"], "xvrrp")
+	assert.Equal(t, 2, strings.Count(lineOf(t, report(r), cut), "not measured | –"))
+	r.Faults, r.Load = nil, nil
+	assert.NotContains(t, report(r), "no worse than the revision before", "there was none")
 }
