@@ -28,41 +28,41 @@ func lockRealtime() {
 	}, 0)
 }
 
-// tree returns a process and its children: keepalived works in a child.
+// tree returns a process and its children: keepalived works in a child. The
+// kernel lists children by the thread that started them.
 func tree(pid int) []int {
 	out := []int{pid}
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
-	if err != nil {
-		return out
-	}
-	for _, f := range strings.Fields(string(text)) {
-		if child, err := strconv.Atoi(f); err == nil {
-			out = append(out, tree(child)...)
+	files, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
+	for _, file := range files {
+		text, _ := os.ReadFile(file) // a thread may have ended meanwhile
+		for _, f := range strings.Fields(string(text)) {
+			if child, err := strconv.Atoi(f); err == nil {
+				out = append(out, tree(child)...)
+			}
 		}
 	}
 	return out
 }
 
 // treeCPU is the processor time of a process and its children, to the
-// nanosecond, summed over threads. A child that has ended still counts, to the
-// tick: keepalived starts another if one dies.
+// nanosecond, with that of threads that have ended. A child that has ended
+// still counts, to the tick: keepalived starts another if one dies.
 func treeCPU(p *lab.Process) time.Duration {
 	var total time.Duration
 	for _, pid := range tree(p.PID()) {
-		total += waitedFor(pid)
-		tasks, _ := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
-		for _, t := range tasks {
-			text, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%s/schedstat", pid, t.Name()))
-			if err != nil {
-				continue
-			}
-			if f := strings.Fields(string(text)); len(f) > 0 {
-				ns, _ := strconv.ParseInt(f[0], 10, 64)
-				total += time.Duration(ns)
-			}
-		}
+		total += processCPU(pid) + waitedFor(pid)
 	}
 	return total
+}
+
+// processCPU is the time on a process's own clock, see clock_getcpuclockid(3).
+func processCPU(pid int) time.Duration {
+	const sched = 2 // CPUCLOCK_SCHED, of a process
+	var at unix.Timespec
+	if unix.ClockGettime(int32(^pid<<3|sched), &at) != nil {
+		return 0 // it has ended
+	}
+	return time.Duration(at.Nano())
 }
 
 // waitedFor is the processor time of children that have ended.
