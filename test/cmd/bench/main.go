@@ -13,9 +13,12 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -63,6 +66,10 @@ type result struct {
 	Scale   map[string]map[string]*grown   `json:"scale"`          // by shape and daemon
 	Reloads map[string]map[string]reloaded `json:"reloads"`        // by daemon and whether there were any
 	Rolling map[string]map[string][]sample `json:"rolling_change"` // by daemon and number
+
+	Only      string                    `json:"only"`           // the parts that were chosen; empty: all
+	Broken    map[string]string         `json:"broken"`         // parts that ended early, and why
+	Unsettled map[string]map[string]int `json:"did_not_settle"` // trials, by part and daemon
 }
 
 type sample = float64
@@ -84,112 +91,143 @@ func main() {
 	rolls := flag.Int("rolling", 20, "changes of the address list of a pair, one node after the other")
 	starving := flag.Duration("starve", 10*time.Minute, "CPU starvation")
 	soaking := flag.Duration("soak", 30*time.Minute, "idle soak")
-	only := flag.String("only", "", "comma-separated parts: frames,cut,mass,scale,reload,rolling,faults (or one of fault-cut, -kill, -stop, -term, -freeze),gc,floods,starve,soak")
+	only := flag.String("only", "", "comma-separated `PARTS`: frames,cut,mass,scale,reload,rolling,faults (or one of fault-cut, -kill, -stop, -term, -freeze),gc,floods,starve,soak")
 	before := flag.String("before", "", "also measure the programs of git `REVISION`")
-	docs := flag.Bool("docs", true, "write docs/benchmarks.md")
+	docs := flag.Bool("docs", true, "write docs/benchmarks.md; of a run with parts missing only if this flag is given")
 	from := flag.String("from", "", "measure nothing; report samples of an earlier `FILE`")
 	flag.Parse()
-	if *from != "" {
-		replay(*from, *docs)
-		return
-	}
-	b := &bench{}
-	defer b.end()
-	if *before != "" {
-		dir, err := buildRevision(*before)
-		if err != nil {
-			fmt.Fprintln(os.Stderr, "bench:", err)
-			os.Exit(1)
-		}
-		defer os.RemoveAll(dir)
-		b.before = filepath.Join(dir, "bin")
-	}
-	part := func(name string) bool { return *only == "" || strings.Contains(","+*only+",", ","+name+",") }
 	r := &result{
-		When: time.Now(), Environment: environment(), Detect: map[string][]sample{},
+		When: time.Now(), Only: *only, Detect: map[string][]sample{},
 		Dark: map[string][]sample{}, Mass: map[string][]sample{}, Load: map[string]*loads{}, Unsteady: map[string]int{},
 		Faults: map[string]map[string]map[string][]sample{},
+		Broken: map[string]string{}, Unsettled: map[string]map[string]int{},
 	}
-	if part("frames") {
-		var err error
-		if r.Frames, r.Allocs, err = goBenchmarks(); err != nil {
-			b.Fatalf("%v", err)
-		}
-	}
-	if part("cut") {
-		r.Wakeup = timerLateness(3000)
-		r.Floor = b.floor(10)
-		b.silentCuts(r, *trials)
-	}
-	if part("mass") {
-		b.mass(r, *mass)
-	}
-	if part("scale") {
-		b.scale(r)
-		save(r)
-	}
-	if part("reload") {
-		b.reloads(r, *reloading)
-		save(r)
-	}
-	if part("rolling") {
-		b.rolling(r, *rolls)
-		save(r)
+	b := &bench{r: r}
+	parts := []part{
+		{"frames", func() { b.frames(r) }},
+		{"cut", func() {
+			r.Floor = b.floor(10)
+			b.silentCuts(r, *trials)
+		}},
+		{"mass", func() { b.mass(r, *mass) }},
+		{"scale", func() { b.scale(r) }},
+		{"reload", func() { b.reloads(r, *reloading) }},
+		{"rolling", func() { b.rolling(r, *rolls) }},
 	}
 	for _, f := range faults {
-		if part("faults") || part("fault-"+f.name) {
-			b.runFault(r, f, *faulty)
-			save(r)
+		parts = append(parts, part{"fault-" + f.name, func() { b.runFault(r, f, *faulty) }})
+	}
+	parts = append(parts, []part{
+		{"fault-freeze", func() { b.freezes(r, *faulty) }},
+		{"gc", func() { b.garbage(r, 20*time.Second) }},
+		{"floods", func() { b.floods(r, 5*time.Second) }},
+		{"starve", func() { b.starve(r, *starving) }},
+		{"soak", func() { b.soak(r, *soaking) }},
+	}...)
+	parts, err := choose(parts, *only)
+	if err != nil {
+		quit(2, err)
+	}
+	docsAsked := false
+	flag.Visit(func(f *flag.Flag) { docsAsked = docsAsked || f.Name == "docs" })
+	if *from != "" {
+		if r, err = replay(*from); err != nil {
+			quit(1, err)
 		}
+	} else {
+		b.measure(parts, *before)
 	}
-	if part("faults") || part("fault-freeze") {
-		b.freezes(r, *faulty)
-		save(r)
-	}
-	if part("gc") {
-		b.garbage(r, 20*time.Second)
-	}
-	if part("floods") {
-		b.floods(r, 5*time.Second)
-		save(r)
-	}
-	if part("starve") {
-		b.starve(r, *starving)
-		save(r)
-	}
-	if part("soak") {
-		b.soak(r, *soaking)
-	}
-	save(r)
 	table := report(r)
 	fmt.Println(table)
-	if *docs && *only == "" {
+	if *docs && (docsAsked || r.whole()) {
 		writeDocs(r, table)
 	}
-}
-
-// replay reports an earlier run again.
-func replay(file string, docs bool) {
-	text, err := os.ReadFile(file)
-	r := &result{}
-	if err == nil {
-		err = json.Unmarshal(text, r)
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "bench:", err)
+	if len(r.Broken) > 0 {
 		os.Exit(1)
 	}
-	table := report(r)
-	fmt.Println(table)
-	if docs {
-		writeDocs(r, table)
+}
+
+func quit(code int, err error) {
+	fmt.Fprintln(os.Stderr, "bench:", err)
+	os.Exit(code)
+}
+
+// part is one thing to measure, by the name that -only knows.
+type part struct {
+	name string
+	run  func()
+}
+
+// choose returns the parts that a comma-separated list names, or all. "faults"
+// stands for every fault.
+func choose(parts []part, only string) ([]part, error) {
+	if only == "" {
+		return parts, nil
+	}
+	names := strings.Split(only, ",")
+	is := func(p part, name string) bool {
+		return p.name == name || name == "faults" && strings.HasPrefix(p.name, "fault-")
+	}
+	for _, name := range names {
+		if !slices.ContainsFunc(parts, func(p part) bool { return is(p, name) }) {
+			return nil, fmt.Errorf("choose parts: there is none of the name %q", name)
+		}
+	}
+	return slices.DeleteFunc(slices.Clone(parts), func(p part) bool {
+		return !slices.ContainsFunc(names, func(name string) bool { return is(p, name) })
+	}), nil
+}
+
+// measure runs the parts. One that fails ends alone, and what is there of it
+// is kept.
+func (b *bench) measure(parts []part, before string) {
+	r := b.r
+	r.Environment = environment(before)
+	if others := namespaces(); len(others) > 0 {
+		quit(1, fmt.Errorf("a lab is there already, or was left behind (ip netns del): %s", strings.Join(others, " ")))
+	}
+	b.cleanUpOnSignal()
+	defer b.close()
+	if before != "" {
+		if err := b.build(before); err != nil {
+			b.close()
+			quit(1, err)
+		}
+	}
+	r.Wakeup = timerLateness(3000)
+	for _, p := range parts {
+		if why := b.attempt(p.run); why != "" {
+			r.Broken[p.name] = why
+		}
+		save(r)
 	}
 }
 
-// bench is a lab.TB: it ends the run, and cleans up before.
+// whole reports whether nothing is missing of a run.
+func (r *result) whole() bool { return r.Only == "" && len(r.Broken) == 0 }
+
+// replay reads an earlier run again.
+func replay(file string) (*result, error) {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("read an earlier run: %w", err)
+	}
+	r := &result{}
+	if err := json.Unmarshal(text, r); err != nil {
+		return nil, fmt.Errorf("read an earlier run of %s: %w", file, err)
+	}
+	return r, nil
+}
+
+// bench is a lab.TB: a failure ends what is attempted, and cleans up.
 type bench struct {
+	r       *result
+	failure string // of what is attempted
+
+	mu       sync.Mutex // held while cleanups run
 	cleanups []func()
-	before   string // folder with the programs of the revision before; empty: it is not measured
+	dir      string // of the revision before
+	before   string // folder with its programs; empty: it is not measured
 }
 
 // has reports whether a daemon is there to be measured.
@@ -203,20 +241,99 @@ func (b *bench) has(daemon string) bool {
 	return true
 }
 
+// build makes the programs of the revision before.
+func (b *bench) build(revision string) (err error) {
+	if b.dir, err = os.MkdirTemp("", "xvrrp-before-"); err != nil {
+		return fmt.Errorf("build revision %s: %w", revision, err)
+	}
+	if err := buildRevision(revision, b.dir); err != nil {
+		return err
+	}
+	b.before = filepath.Join(b.dir, "bin")
+	return nil
+}
+
 func (b *bench) Helper()                 {}
 func (b *bench) Logf(f string, a ...any) { fmt.Printf(f+"\n", a...) }
-func (b *bench) Cleanup(f func())        { b.cleanups = append(b.cleanups, f) }
+
+// Cleanup waits for ever once a signal came.
+func (b *bench) Cleanup(f func()) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.cleanups = append(b.cleanups, f)
+}
+
+// Fatalf ends the calling goroutine, as that of a test does.
 func (b *bench) Fatalf(f string, a ...any) {
-	fmt.Fprintf(os.Stderr, "bench: "+f+"\n", a...)
+	b.failure = fmt.Sprintf(f, a...)
+	runtime.Goexit()
+}
+
+// attempt runs what may fail, and says why it did. It cleans up, and ends what
+// would be in the way of the next.
+func (b *bench) attempt(run func()) (failure string) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		run()
+	}()
+	<-done
+	failure, b.failure = b.failure, ""
+	if failure != "" {
+		fmt.Fprintln(os.Stderr, "bench:", failure)
+		killChildren()
+	}
 	b.end()
-	os.Exit(1)
+	return failure
+}
+
+// trial attempts one of a daemon, in which it may not settle.
+func (b *bench) trial(name, daemon string, run func()) {
+	if b.attempt(run) == "" {
+		return
+	}
+	if b.r.Unsettled[name] == nil {
+		b.r.Unsettled[name] = map[string]int{}
+	}
+	b.r.Unsettled[name][daemon]++
 }
 
 func (b *bench) end() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.cleanUp()
+}
+
+func (b *bench) cleanUp() {
 	for _, f := range slices.Backward(b.cleanups) {
 		f()
 	}
 	b.cleanups = nil
+}
+
+func (b *bench) close() {
+	b.end()
+	_ = os.RemoveAll(b.dir)
+}
+
+// cleanUpOnSignal leaves nothing behind when the run is ended.
+func (b *bench) cleanUpOnSignal() {
+	ended := make(chan os.Signal, 1)
+	signal.Notify(ended, os.Interrupt, unix.SIGTERM, unix.SIGHUP)
+	go func() {
+		<-ended
+		b.mu.Lock() // for ever: nothing is to be set up any more
+		killChildren()
+		b.cleanUp()
+		killChildren() // what was on its way
+		for _, ns := range namespaces() {
+			if strings.HasPrefix(ns, fmt.Sprintf("xv%d-", os.Getpid())) {
+				_ = exec.Command("ip", "netns", "del", ns).Run()
+			}
+		}
+		_ = os.RemoveAll(b.dir)
+		os.Exit(130)
+	}()
 }
 
 // site is one LAN with two hosts and the client.
@@ -302,17 +419,18 @@ func (b *bench) silentCuts(r *result, trials int) {
 			if !b.has(d) {
 				continue
 			}
-			s := b.site(d)
-			s.start(d, s.master, masterPriority, 1)
-			s.steady(masterAddr, 10)
-			s.start(d, s.backup, backupPriority, 1)
-			s.hold(time.Second)
-			s.steady(masterAddr, 100)
-			detect, dark := s.cut()
-			r.Detect[d] = append(r.Detect[d], detect)
-			r.Dark[d] = append(r.Dark[d], dark)
-			fmt.Printf("%s %d: first advert after %.2f ms, dark %.2f ms\n", d, t+1, detect, dark)
-			b.end()
+			b.trial("cut", d, func() {
+				s := b.site(d)
+				s.start(d, s.master, masterPriority, 1)
+				s.steady(masterAddr, 10)
+				s.start(d, s.backup, backupPriority, 1)
+				s.hold(time.Second)
+				s.steady(masterAddr, 100)
+				detect, dark := s.cut()
+				r.Detect[d] = append(r.Detect[d], detect)
+				r.Dark[d] = append(r.Dark[d], dark)
+				fmt.Printf("%s %d: first advert after %.2f ms, dark %.2f ms\n", d, t+1, detect, dark)
+			})
 		}
 	}
 }
@@ -337,6 +455,14 @@ func (s *site) cut() (detect, dark float64) {
 	detect = ms(s.wire.Adverts(backupAddr)[seen].Time.Sub(last[len(last)-1].Time))
 	s.master.Mend("ens33")
 	return detect, ms(gap)
+}
+
+// frames measures single frames and calls.
+func (b *bench) frames(r *result) {
+	var err error
+	if r.Frames, r.Allocs, err = goBenchmarks(); err != nil {
+		b.Fatalf("%v", err)
+	}
 }
 
 // floor is the darkness that the client sees although nothing fails.
@@ -387,7 +513,7 @@ func (b *bench) mass(r *result, cuts int) {
 			if r.Load[d] == nil {
 				r.Load[d] = &loads{}
 			}
-			b.massOf(r, d, t)
+			b.trial("mass", d, func() { b.massOf(r, d, t) })
 		}
 	}
 }
@@ -395,7 +521,6 @@ func (b *bench) mass(r *result, cuts int) {
 func (b *bench) massOf(r *result, daemon string, t int) {
 	const n = 250
 	s := b.site(daemon)
-	defer b.end()
 	m := s.start(daemon, s.master, masterPriority, n)
 	s.Eventually("every instance is announced", 60*time.Second, func() bool { return s.announced(masterAddr, time.Time{}) == n })
 	p := s.start(daemon, s.backup, backupPriority, n)
@@ -526,7 +651,7 @@ func save(r *result) {
 	fmt.Println("raw samples in", dir)
 }
 
-func environment() map[string]string {
+func environment(before string) map[string]string {
 	out := map[string]string{}
 	for name, cmd := range map[string][]string{
 		"kernel":     {"uname", "-r"},
@@ -534,8 +659,12 @@ func environment() map[string]string {
 		"go":         {"go", "version"},
 		"keepalived": {"sh", "-c", "keepalived --version 2>&1 | head -1"},
 		"frr":        {"sh", "-c", "/usr/lib/frr/vrrpd --version 2>&1 | head -1"},
-		"revision":   {"git", "rev-parse", "--short", "HEAD"},
+		"revision":   {"git", "describe", "--always", "--dirty"},
+		"before":     {"git", "rev-parse", "--short", "--verify", before + "^{commit}"},
 	} {
+		if name == "before" && before == "" {
+			continue
+		}
 		text, _ := exec.Command(cmd[0], cmd[1:]...).Output()
 		out[name] = strings.TrimSpace(string(text))
 	}

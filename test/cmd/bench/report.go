@@ -17,9 +17,10 @@ import (
 // report is the table of a run, in Markdown, with the bars beside it.
 func report(r *result) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "Run of %s on %s, %s cores; %s; %s; %s; revision %s.\n\n", r.When.UTC().Format(time.DateOnly),
+	fmt.Fprintf(&b, "Run of %s on %s, %s cores; %s; %s; %s; %s.\n\n", r.When.UTC().Format(time.DateOnly),
 		r.Environment["kernel"], r.Environment["cores"], r.Environment["keepalived"], r.Environment["frr"],
-		r.Environment["go"], r.Environment["revision"])
+		r.Environment["go"], revisions(r))
+	missing(&b, r)
 	row := func(what string, v []sample) {
 		if len(v) == 0 {
 			return
@@ -66,6 +67,40 @@ func report(r *result) string {
 	allBars(&b, r)
 	beforeTable(&b, r)
 	return b.String()
+}
+
+// revisions names what was measured of xvrrp.
+func revisions(r *result) string {
+	if before := r.Environment["before"]; before != "" {
+		return fmt.Sprintf("revision %s, before %s", r.Environment["revision"], before)
+	}
+	return "revision " + r.Environment["revision"]
+}
+
+// missing says what this run has not measured.
+func missing(b *strings.Builder, r *result) {
+	if r.Only != "" {
+		fmt.Fprintf(b, "Measured: %s only.\n\n", r.Only)
+	}
+	for _, name := range slices.Sorted(maps.Keys(r.Broken)) {
+		why, _, _ := strings.Cut(r.Broken[name], "\n")
+		fmt.Fprintf(b, "**Part %s ended early**: %s\n\n", name, why)
+	}
+	for _, name := range slices.Sorted(maps.Keys(r.Unsettled)) {
+		for _, d := range everybody {
+			if n := r.Unsettled[name][d]; n > 0 {
+				fmt.Fprintf(b, "Part %s: %d trials of %s did not settle, and have no numbers.\n\n", name, n, d)
+			}
+		}
+	}
+}
+
+// unsettled is the number of trials of xvrrp that did not settle.
+func (r *result) unsettled() (n int) {
+	for _, of := range r.Unsettled {
+		n += of["xvrrp"]
+	}
+	return n
 }
 
 // The frames that the bars compare.
@@ -423,6 +458,8 @@ func floodBars(t bars, floods []flooded) {
 func allBars(b *strings.Builder, r *result) {
 	fmt.Fprintf(b, "\n| bar | bound | measured | holds |\n|---|---|---|---|\n")
 	t := bars{b}
+	t.bar("parts of the run that ended early", 0, float64(len(r.Broken)), "")
+	t.bar("trials of xvrrp that did not settle", 0, float64(r.unsettled()), "")
 	costs := frameCosts(r.Frames)
 	t.bar("frame that is not VRRP: above the empty program", 5, aboveEmpty(costs, frameOther), "ns")
 	t.bar("steady advert: above the empty program", 150, aboveEmpty(costs, frameAdvert), "ns")

@@ -3,12 +3,12 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"strconv"
 	"strings"
@@ -151,15 +151,32 @@ func mapsAndPrograms(p *lab.Process) (mib float64, programs int) {
 }
 
 // buildRevision builds the programs of a git revision in DIR/bin.
-func buildRevision(revision string) (dir string, err error) {
-	if dir, err = os.MkdirTemp("", "xvrrp-before-"); err != nil {
-		return "", err
-	}
+func buildRevision(revision, dir string) error {
 	sh := `git archive "$1" | tar -x -C "$2" && cd "$2" && CGO_ENABLED=0 go build -o bin/ ./cmd/...`
 	if out, err := exec.Command("sh", "-c", sh, "sh", revision, dir).CombinedOutput(); err != nil {
-		return "", errors.Join(fmt.Errorf("build revision %s: %w: %s", revision, err, out), os.RemoveAll(dir))
+		return fmt.Errorf("build revision %s: %w: %s", revision, err, out)
 	}
-	return dir, nil
+	return nil
+}
+
+// killChildren ends every program that this one has started.
+func killChildren() {
+	for _, pid := range tree(os.Getpid())[1:] {
+		_ = unix.Kill(pid, unix.SIGKILL)
+	}
+}
+
+var labName = regexp.MustCompile(`^xv\d+-\d+`)
+
+// namespaces are the network namespaces of labs.
+func namespaces() (names []string) {
+	files, _ := os.ReadDir("/run/netns")
+	for _, f := range files {
+		if labName.MatchString(f.Name()) {
+			names = append(names, f.Name())
+		}
+	}
+	return names
 }
 
 // goBenchmarks runs what `go test -bench` measures: the cost of the program in
