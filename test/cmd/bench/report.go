@@ -42,7 +42,8 @@ func report(r *result) string {
 	}
 	for _, d := range everybody {
 		if n := r.Unsteady[d]; n > 0 {
-			fmt.Fprintf(&b, "\n%s: after %d more cuts with 250 instances not every address was announced; they have no time.\n", d, n)
+			fmt.Fprintf(&b, "\n%s: after %d more cuts with 250 instances not every address was announced; they have no time. "+
+				"The backup had %s of the addresses before a cut, at the most.\n", d, n, most(r.load(d).Held))
 		}
 	}
 	if len(r.Load) > 0 {
@@ -67,6 +68,14 @@ func report(r *result) string {
 	allBars(&b, r)
 	beforeTable(&b, r)
 	return b.String()
+}
+
+// most is the largest of a number of things.
+func most(v []sample) string {
+	if len(v) == 0 {
+		return "an unknown number"
+	}
+	return fmt.Sprintf("%.0f", summarize(v).max)
 }
 
 // revisions names what was measured of xvrrp.
