@@ -46,8 +46,8 @@ func numbers(r *result, d string) (out []number) {
 	add("250 instances: processor of the backup", "%", 0, 0.5, l.Backup)
 	add("250 instances: memory of the master's process", "MiB", 0, 0.5, l.MasterMiB)
 	add("250 instances: memory of the backup's process", "MiB", 0, 0.5, l.BackupMiB)
-	add("250 instances: BPF memory of the master", "MiB", 0, 0, l.MasterBPF)
-	add("250 instances: BPF memory of the backup", "MiB", 0, 0, l.BackupBPF)
+	add("250 instances: BPF maps, and bytecode of programs, of the master", "MiB", 0, 0, l.MasterBPF)
+	add("250 instances: BPF maps, and bytecode of programs, of the backup", "MiB", 0, 0, l.BackupBPF)
 	add("250 instances: events to user space of the backup", "", 0, 0, l.Events)
 	if len(l.Master) > 0 {
 		add("250 instances: cuts without all 250 announced", "", 0, 0, []sample{float64(r.Unsteady[d])})
@@ -57,12 +57,12 @@ func numbers(r *result, d string) (out []number) {
 		if g == nil {
 			continue
 		}
-		add(fmt.Sprintf("%s: start → last address", sh), unitMs, ms(scaleWait), timer, g.StartMs)
-		add(fmt.Sprintf("%s: memory of the process", sh), "MiB", 0, 0.5, []sample{g.ProcessMiB})
-		add(fmt.Sprintf("%s: BPF memory", sh), "MiB", 0, 0, []sample{g.KernelMiB})
-		add(fmt.Sprintf("%s: programs", sh), "", 0, 0, []sample{float64(g.Programs)})
-		add(fmt.Sprintf("%s: processor at rest, master", sh), "%", 0, 0.1, g.RestMaster)
-		add(fmt.Sprintf("%s: processor at rest, backup", sh), "%", 0, 0.1, g.RestBackup)
+		add(size(sh.shape)+": start → last address", unitMs, ms(scaleWait), timer, g.StartMs)
+		add(size(sh.shape)+": memory of the process", "MiB", 0, 0.5, []sample{g.ProcessMiB})
+		add(size(sh.shape)+": BPF maps, and bytecode of programs", "MiB", 0, 0, []sample{g.KernelMiB})
+		add(size(sh.shape)+": programs", "", 0, 0, []sample{float64(g.Programs)})
+		add(size(sh.shape)+": processor at rest, master", "%", 0, 0.1, g.RestMaster)
+		add(size(sh.shape)+": processor at rest, backup", "%", 0, 0.1, g.RestBackup)
 	}
 	if x, ok := r.Reloads[d]["reloaded"]; ok {
 		add("reloads: not completed", "", 0, 0, []sample{float64(x.Asked - x.Done)})

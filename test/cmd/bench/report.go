@@ -21,6 +21,7 @@ func report(r *result) string {
 		r.Environment["kernel"], r.Environment["cores"], r.Environment["keepalived"], r.Environment["frr"],
 		r.Environment["go"], revisions(r))
 	missing(&b, r)
+	fmt.Fprintf(&b, "Processor time is that of the daemon's threads; receiving a frame is charged to its sender.\n\n")
 	row := func(what string, v []sample) {
 		if len(v) == 0 {
 			return
@@ -47,7 +48,7 @@ func report(r *result) string {
 		}
 	}
 	if len(r.Load) > 0 {
-		fmt.Fprintf(&b, "\n| 250 instances at 10 ms, steady: p50 (min–max) | n | CPU master, %% | CPU backup, %% | processes master, MiB | processes backup, MiB | BPF maps and programs master, MiB | BPF maps and programs backup, MiB | events to user space, max |\n|---|---|---|---|---|---|---|---|---|\n")
+		fmt.Fprintf(&b, "\n| 250 instances at 10 ms, steady: p50 (min–max) | n | processor of the daemon's threads, %%: master | backup | processes, MiB: master | backup | BPF maps, and bytecode of programs, MiB: master | backup | events to user space of the backup, max |\n|---|---|---|---|---|---|---|---|---|\n")
 		for _, d := range everybody {
 			l := r.Load[d]
 			if l == nil {
@@ -174,12 +175,26 @@ func spread(v []sample, digits int) string {
 	return fmt.Sprintf("%.*f (%.*f–%.*f)", digits, s.p50, digits, s.min, digits, s.max)
 }
 
+// size names a shape for readers.
+func size(sh shape) string {
+	count := func(n int, what string) string {
+		if n == 1 {
+			return "1 " + what
+		}
+		return fmt.Sprintf("%d %ss", n, what)
+	}
+	if sh.interfaces == 1 {
+		return "1 interface, " + count(sh.each, "instance")
+	}
+	return count(sh.interfaces, "interface") + ", " + count(sh.each, "instance") + " each"
+}
+
 // scaleTable shows what daemons of different sizes take.
 func scaleTable(b *strings.Builder, r *result) {
 	if len(r.Scale) == 0 {
 		return
 	}
-	fmt.Fprintf(b, "\n| adverts at 1 s | daemon | starts | start → last address, ms: min | p50 | max | processes | BPF maps and programs | programs | processor at rest, %%, p50 (min–max): master | backup | addresses: master | backup |\n|---|---|---|---|---|---|---|---|---|---|---|---|---|\n")
+	fmt.Fprintf(b, "\n| adverts at 1 s | daemon | starts | start → last address, ms: min | p50 | max | processes | BPF maps, and bytecode of programs | programs | processor of the daemon's threads at rest, %%, p50 (min–max): master | backup | addresses: master | backup |\n|---|---|---|---|---|---|---|---|---|---|---|---|---|\n")
 	for _, sh := range shapes {
 		for _, d := range everybody {
 			g := r.Scale[sh.String()][d]
@@ -187,7 +202,7 @@ func scaleTable(b *strings.Builder, r *result) {
 				continue
 			}
 			s := summarize(g.StartMs)
-			fmt.Fprintf(b, "| %s | %s | %d | %.0f | %.0f | %.0f | %.1f MiB | %.1f MiB | %d | %s | %s | %d | %d |\n", sh, d, s.n,
+			fmt.Fprintf(b, "| %s | %s | %d | %.0f | %.0f | %.0f | %.1f MiB | %.1f MiB | %d | %s | %s | %d | %d |\n", size(sh.shape), d, s.n,
 				s.min, s.p50, s.max, g.ProcessMiB, g.KernelMiB, g.Programs, spread(g.RestMaster, 2), spread(g.RestBackup, 2), g.Owned[0], g.Owned[1])
 		}
 	}
@@ -260,7 +275,7 @@ func changeBars(r *result, t bars) {
 	x, k := r.grown(two, "xvrrp"), r.grown(two, "keepalived")
 	t.bar("200 interfaces: start to the last address, above the protocol's part, median: keepalived's",
 		summarize(k.StartMs).p50-wait, summarize(x.StartMs).p50-wait, "ms")
-	t.bar("200 interfaces: memory of process and kernel", 60, x.ProcessMiB+x.KernelMiB, "MiB")
+	t.bar("200 interfaces: memory of processes, maps, and bytecode of programs", 60, x.ProcessMiB+x.KernelMiB, "MiB")
 	programs := float64(x.Programs)
 	if len(x.StartMs) == 0 {
 		programs = math.NaN()
@@ -276,7 +291,7 @@ func changeBars(r *result, t bars) {
 			if g := r.grown(sh.shape, d); len(g.RestMaster) > 0 {
 				wrong = float64(sh.instances() - g.Owned[0] + g.Owned[1])
 			}
-			t.bar(fmt.Sprintf("%s, %s: addresses that the master lacks or the backup has", sh, d), 0, wrong, "")
+			t.bar(fmt.Sprintf("%s, %s: addresses that the master lacks or the backup has", size(sh.shape), d), 0, wrong, "")
 		}
 	}
 	reloads, ok := r.Reloads["xvrrp"]["reloaded"]
@@ -355,7 +370,7 @@ func faultTables(b *strings.Builder, r *result) {
 		fmt.Fprintf(b, "\n![Survival of trials, by fault](benchmarks-survival.png)\n")
 	}
 	if len(r.Floods) > 0 {
-		fmt.Fprintf(b, "\n| flood | daemon | frames/s | transitions | largest gap of the master's adverts, intervals | CPU of both daemons | CPU without the flood |\n|---|---|---|---|---|---|---|\n")
+		fmt.Fprintf(b, "\n| flood | daemon | frames/s | transitions | largest gap of the master's adverts, intervals | processor of both daemons' threads | without the flood |\n|---|---|---|---|---|---|---|\n")
 	}
 	for _, f := range r.Floods {
 		fmt.Fprintf(b, "| %s | %s | %.0f | %d | %.2f | %.1f %% | %.1f %% |\n", f.Kind, f.Daemon, f.Rate, f.Transitions, f.GapMax, f.CPU, f.CPUIdle)
@@ -484,7 +499,7 @@ func allBars(b *strings.Builder, r *result) {
 	x, k := r.load("xvrrp"), r.load("keepalived")
 	t.bar("250 instances: processor of the backup, median: 1/5 of keepalived's", summarize(k.Backup).p50/5, summarize(x.Backup).p50, "%")
 	t.bar("250 instances: processor of the master, median: 1/3 of keepalived's", summarize(k.Master).p50/3, summarize(x.Master).p50, "%")
-	t.bar("250 instances: memory of processes and kernel, max", 40, max(summarize(x.MasterMiB).max+summarize(x.MasterBPF).max,
+	t.bar("250 instances: memory of processes, maps, and bytecode of programs, max", 40, max(summarize(x.MasterMiB).max+summarize(x.MasterBPF).max,
 		summarize(x.BackupMiB).max+summarize(x.BackupBPF).max), "MiB")
 	t.bar("250 instances: events to user space of the backup in steady state, max", 0, summarize(x.Events).max, "")
 	t.bar("250 instances: last advert → last of 250 announced, median: 1/20 of keepalived's",

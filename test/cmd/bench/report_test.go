@@ -118,3 +118,13 @@ func TestNoWorseThanBefore(t *testing.T) {
 	r.Faults, r.Load = nil, nil
 	assert.NotContains(t, report(r), "no worse than the revision before", "there was none")
 }
+
+func TestSize(t *testing.T) {
+	for want, sh := range map[string]shape{
+		"1 interface, 1 instance":         {1, 1},
+		"1 interface, 250 instances":      {1, 250},
+		"200 interfaces, 1 instance each": {200, 1},
+	} {
+		assert.Equal(t, want, size(sh))
+	}
+}
