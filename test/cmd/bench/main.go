@@ -279,15 +279,17 @@ func (b *bench) attempt(run func()) (failure string) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
+		defer b.end()
+		defer func() {
+			if b.failure != "" {
+				fmt.Fprintln(os.Stderr, "bench:", b.failure)
+				killChildren()
+			}
+		}()
 		run()
 	}()
 	<-done
 	failure, b.failure = b.failure, ""
-	if failure != "" {
-		fmt.Fprintln(os.Stderr, "bench:", failure)
-		killChildren()
-	}
-	b.end()
 	return failure
 }
 
@@ -309,10 +311,12 @@ func (b *bench) end() {
 }
 
 func (b *bench) cleanUp() {
-	for _, f := range slices.Backward(b.cleanups) {
+	for len(b.cleanups) > 0 { // each once, also if one fails
+		last := len(b.cleanups) - 1
+		f := b.cleanups[last]
+		b.cleanups = b.cleanups[:last]
 		f()
 	}
-	b.cleanups = nil
 }
 
 func (b *bench) close() {

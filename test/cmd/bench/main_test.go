@@ -59,6 +59,15 @@ func TestFailureEndsOnlyWhatIsAttempted(t *testing.T) {
 	assert.Equal(t, "no 1", why)
 	assert.False(t, after)
 	assert.Empty(t, b.attempt(func() {}), "the next is another one")
+
+	cleaned = 0
+	why = b.attempt(func() {
+		b.Cleanup(func() { cleaned++ })
+		b.Cleanup(func() { b.Fatalf("the namespace stays") })
+	})
+	assert.Equal(t, "the namespace stays", why)
+	assert.Empty(t, b.attempt(func() {}))
+	assert.Equal(t, 1, cleaned)
 }
 
 func TestPartOfARun(t *testing.T) {
