@@ -645,15 +645,23 @@ func (s *site) lastAdvert(src string) time.Time {
 
 func ms(d time.Duration) float64 { return float64(d.Nanoseconds()) / 1e6 }
 
+// save writes what there is so far. An end in the middle leaves the last file.
 func save(r *result) {
 	dir := filepath.Join("bench-results", r.When.UTC().Format("20060102-150405"))
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		fmt.Fprintln(os.Stderr, "bench:", err)
-		return
+	file := filepath.Join(dir, "samples.json")
+	text, err := json.MarshalIndent(r, "", " ")
+	if err == nil {
+		err = os.MkdirAll(dir, 0o755)
 	}
-	text, _ := json.MarshalIndent(r, "", " ")
-	if err := os.WriteFile(filepath.Join(dir, "samples.json"), text, 0o644); err != nil {
-		fmt.Fprintln(os.Stderr, "bench:", err)
+	if err == nil {
+		err = os.WriteFile(file+".new", text, 0o644)
+	}
+	if err == nil {
+		err = os.Rename(file+".new", file)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench: save samples:", err)
+		return
 	}
 	fmt.Println("raw samples in", dir)
 }

@@ -3,9 +3,13 @@
 package main
 
 import (
+	"math"
+	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 func TestChoose(t *testing.T) {
@@ -74,4 +78,18 @@ func TestPartOfARun(t *testing.T) {
 	assert.True(t, (&result{}).whole())
 	assert.False(t, (&result{Only: "soak"}).whole())
 	assert.False(t, (&result{Broken: map[string]string{"soak": "why"}}).whole())
+}
+
+func TestSaveKeepsTheLastFile(t *testing.T) {
+	t.Chdir(t.TempDir())
+	r := &result{When: time.Unix(0, 0), Floor: []sample{1}}
+	save(r)
+	r.Floor = []sample{math.NaN()} // no JSON
+	save(r)
+	files, err := filepath.Glob("bench-results/*/*")
+	require.NoError(t, err)
+	require.Equal(t, []string{"bench-results/19700101-000000/samples.json"}, files)
+	got, err := replay(files[0])
+	require.NoError(t, err)
+	assert.Equal(t, []sample{1}, got.Floor)
 }
