@@ -75,6 +75,9 @@ func numbers(r *result, d string) (out []number) {
 	}
 	for _, f := range append(slices.Clone(faults), freeze) {
 		for _, name := range slices.Sorted(maps.Keys(r.Faults[f.name][d])) {
+			if strings.HasSuffix(name, ", counted") || strings.HasPrefix(name, "trials left out") {
+				continue // says something of the measurement
+			}
 			out = append(out, faultNumber(f, name, timer, r.Faults[f.name][d][name]))
 		}
 	}
@@ -164,8 +167,8 @@ func beforeTable(b *strings.Builder, r *result) {
 		s, was := summarize(x.samples), summarize(k.samples)
 		mid, top := medianBound(x, k), maxBound(k)
 		fmt.Fprintf(b, "| %s | %d, %d | %s | %s | %s | %s | %s | %s | %s | %s |\n", what, was.n, s.n,
-			figure(was.p50, unit), bound(mid, unit), figure(s.p50, unit), holds(mid, s.p50),
-			figure(was.max, unit), bound(top, unit), figure(s.max, unit), holds(top, s.max))
+			amount(was.p50, unit), bound(mid, unit), amount(s.p50, unit), holds(mid, s.p50),
+			amount(was.max, unit), bound(top, unit), amount(s.max, unit), holds(top, s.max))
 	}
 }
 
@@ -173,5 +176,5 @@ func bound(limit float64, unit string) string {
 	if math.IsNaN(limit) {
 		return "no bound"
 	}
-	return "≤ " + figure(limit, unit)
+	return "≤ " + amount(limit, unit)
 }

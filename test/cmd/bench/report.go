@@ -243,15 +243,15 @@ func (t bars) bar(what string, bound, measured float64, unit string) {
 		t.unbound(what, "what it is compared with was not measured", measured, unit)
 		return
 	}
-	fmt.Fprintf(t.b, "| %s | ≤ %.2f %s | %s | %s |\n", what, bound, unit, figure(measured, unit), holds(bound, measured))
+	fmt.Fprintf(t.b, "| %s | ≤ %.2f %s | %s | %s |\n", what, bound, unit, amount(measured, unit), holds(bound, measured))
 }
 
 // unbound shows a number that there is nothing to judge by.
 func (t bars) unbound(what, why string, measured float64, unit string) {
-	fmt.Fprintf(t.b, "| %s | no bound: %s | %s | – |\n", what, why, figure(measured, unit))
+	fmt.Fprintf(t.b, "| %s | no bound: %s | %s | – |\n", what, why, amount(measured, unit))
 }
 
-func figure(measured float64, unit string) string {
+func amount(measured float64, unit string) string {
 	if math.IsNaN(measured) {
 		return "not measured"
 	}
@@ -309,7 +309,6 @@ func changeBars(r *result, t bars) {
 	rolling := r.Rolling["xvrrp"]
 	t.bar("rolling change: questions that two hosts answered, max", 0, summarize(rolling[rollTwo]).max, "")
 	t.bar("rolling change: probes lost on the address that stays, max", 0, summarize(rolling[rollLost]).max, "")
-	t.bar("rolling change: adverts of the backup, max", 0, summarize(rolling[rollTaken]).max, "")
 }
 
 // restBars compare the processor time with 1,000 interfaces, which says nothing
