@@ -526,9 +526,9 @@ func (b *bench) mass(r *result, cuts int) {
 	}
 }
 
-// massWatched is how long announcements are waited for after a cut: twice the
+// massWatched is how long announcements are waited for after a cut: four times the
 // longest that keepalived took for all. The capture is left alone meanwhile.
-const massWatched = 5 * time.Second
+const massWatched = 10 * time.Second
 
 func (b *bench) massOf(r *result, daemon string, t int) {
 	const n = 250
