@@ -109,7 +109,7 @@ func changeTables(b *strings.Builder, r *result) {
 		fmt.Fprintf(b, "\n| rolling change of a pair's address list | daemon | n | p50 | max |\n|---|---|---|---|---|\n")
 	}
 	for _, d := range reloaders {
-		for _, name := range []string{rollTwo, rollLost, rollTaken} {
+		for _, name := range rollNames {
 			if s := summarize(r.Rolling[d][name]); s.n > 0 {
 				fmt.Fprintf(b, "| %s | %s | %d | %.0f | %.0f |\n", name, d, s.n, s.p50, s.max)
 			}
@@ -338,6 +338,7 @@ func bars(b *strings.Builder, r *result) {
 	changeBars(r, bar)
 	faultBars(r, bar)
 	beforeBars(r, bar)
+	checkBars(r, bar)
 }
 
 const marker = "<!-- results -->"
