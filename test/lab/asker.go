@@ -49,6 +49,15 @@ func (a *Asker) Asked() []time.Time {
 	return a.asked[:len(a.asked):len(a.asked)]
 }
 
+// Rate is how many questions a second there were, from the first to the last.
+func (a *Asker) Rate() float64 {
+	asked := a.Asked()
+	if len(asked) < 2 {
+		return 0
+	}
+	return float64(len(asked)-1) / asked[len(asked)-1].Sub(asked[0]).Seconds()
+}
+
 // Stop ends the asking.
 func (a *Asker) Stop() {
 	close(a.stop)

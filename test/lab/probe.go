@@ -21,6 +21,7 @@ type Prober struct {
 	fd      int
 	id      uint16 // of the requests, another one for each prober
 	to      [4]byte
+	began   time.Time
 	sent    atomic.Int64
 	mu      sync.Mutex
 	replies []time.Time
@@ -48,7 +49,7 @@ func (n *Node) Probe(addr string, interval time.Duration) *Prober {
 	if err != nil {
 		n.lab.tb.Fatalf("probe from %s: %v", n.Name, err)
 	}
-	p := &Prober{fd: fd, id: uint16(probers.Add(1)), to: to, stop: make(chan struct{})}
+	p := &Prober{fd: fd, id: uint16(probers.Add(1)), to: to, began: time.Now(), stop: make(chan struct{})}
 	p.wg.Add(2)
 	go p.send(interval)
 	go p.receive()
@@ -189,6 +190,9 @@ func (p *Prober) LastReply() time.Time {
 
 // Sent returns the number of requests so far, the number of the next one.
 func (p *Prober) Sent() int { return int(p.sent.Load()) }
+
+// Rate is how many requests a second there were so far.
+func (p *Prober) Rate() float64 { return float64(p.Sent()) / time.Since(p.began).Seconds() }
 
 // Darkness returns the longest time between two answers of those that came
 // between from and to, and when it began.

@@ -95,23 +95,20 @@ func (b *bench) reloads(r *result, n int) {
 	r.Reloads = map[string]map[string]reloaded{}
 	for _, d := range reloaders {
 		s := b.site(d)
-		s.m = s.start(d, s.master, masterPriority, reloadInstances)
 		// keepalived may never be steady with so many; it is measured as it is.
-		for _, step := range []struct {
-			adverts int
-			then    func()
-		}{
-			{10, func() { s.p = s.start(d, s.backup, backupPriority, reloadInstances) }},
-			{10 * reloadInstances, func() {}},
-		} {
-			if !s.within(20*time.Second, s.onlyMaster(masterAddr, step.adverts)) {
-				if d == "xvrrp" {
-					s.b.Fatalf("%s has not become the only master", masterAddr)
-				}
-				fmt.Println("reloads: keepalived did not settle")
+		settle := func(adverts int) {
+			if s.within(20*time.Second, s.onlyMaster(masterAddr, adverts)) {
+				return
 			}
-			step.then()
+			if d == "xvrrp" {
+				s.b.Fatalf("%s has not become the only master", masterAddr)
+			}
+			fmt.Println("reloads: keepalived did not settle")
 		}
+		s.m = s.start(d, s.master, masterPriority, reloadInstances)
+		settle(10)
+		s.p = s.start(d, s.backup, backupPriority, reloadInstances)
+		settle(10 * reloadInstances)
 		s.hold(time.Second)
 		s.client.Run("ip", "address", "add", "192.168.2.250/24", "dev", "ens33")
 		r.Reloads[d] = map[string]reloaded{
@@ -157,16 +154,16 @@ func (s *site) reloadsOf(d string, n int, really bool) (out reloaded) {
 		<-next
 	}
 	to := time.Now()
-	if d == "xvrrp" {
-		transitions = counted() - transitions
-		out.Transitions = &transitions
-	}
-	out.Idle = loops - load.stop()
-	out.Seconds = to.Sub(from).Seconds()
 	var sent []int
 	for _, p := range probers {
 		sent = append(sent, p.Sent())
 	}
+	if d == "xvrrp" {
+		transitions = counted() - transitions
+		out.Transitions = &transitions
+	}
+	out.Seconds = to.Sub(from).Seconds()
+	out.Idle = loops - load.stop()
 	s.hold(500 * time.Millisecond) // for answers on their way
 	for i, p := range probers {
 		out.Sent += sent[i]
@@ -308,17 +305,16 @@ func (s *site) roll(d string, backupFirst bool) map[string]sample {
 	}
 	s.mark()
 	settled := s.within(rollWatched, s.onlyMaster(masterAddr, 20))
-	sent, seconds := p.Sent(), time.Since(from).Seconds()
-	asked := 0
+	sent, rate, asked := p.Sent(), p.Rate(), 0.0
 	for _, a := range askers {
 		a.Stop()
-		asked += len(a.Asked())
+		asked += a.Rate()
 	}
 	s.hold(100 * time.Millisecond)
 	lost := sent - p.RepliesTo(sent)
 	p.Stop()
 	out := map[string]sample{
-		rollLost: float64(lost), rollSent: float64(sent) / seconds, rollAsked: float64(asked) / seconds / float64(len(askers)),
+		rollLost: float64(lost), rollSent: rate, rollAsked: asked / float64(len(askers)),
 		rollTwo: 0, rollTaken: 0, rollUnsettled: 0, rollRefused: float64(refused),
 	}
 	if !settled {

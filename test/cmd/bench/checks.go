@@ -26,6 +26,15 @@ func checkBars(r *result, bar func(what string, bound, measured float64, unit st
 			}
 		}
 	}
+	for _, f := range []string{"stop", freeze.name} {
+		numbers := r.Faults[f]["xvrrp"]
+		if s := summarize(numbers[lastOwners]); s.n > 0 {
+			bar(f+": MACs that answer in the last 200 ms, more or less than one, max", 0, max(s.max-1, 1-s.min), "")
+		}
+		if len(numbers) > 0 {
+			bar(f+": "+ownerless, 0, float64(len(numbers[ownerless])), "")
+		}
+	}
 	for _, part := range slices.Sorted(maps.Keys(r.LostFrames)) {
 		bar(part+": frames that a capture lost", 0, float64(r.LostFrames[part]), "")
 	}

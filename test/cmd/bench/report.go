@@ -193,7 +193,8 @@ func faultTables(b *strings.Builder, r *result) {
 				if what == "" {
 					what = f.what
 				}
-				fmt.Fprintf(b, "| %s | %s | %s | %d | %.2f | %.2f | %.2f | %.2f |\n", f.name, d, what, s.n, s.min, s.p50, s.p99, s.max)
+				fmt.Fprintf(b, "| %s | %s | %s | %d | %s | %s | %s | %s |\n", f.name, d, what, s.n,
+					figure(f.name, name, s.min), figure(f.name, name, s.p50), figure(f.name, name, s.p99), figure(f.name, name, s.max))
 			}
 		}
 	}
