@@ -17,10 +17,10 @@ import (
 	"github.com/xvrrp/xvrrp/test/lab"
 )
 
-// Changes of the configuration while the daemons run. The revision before is
-// left out.
+// Changes of the configuration while the daemons run. A revision before that
+// cannot reload is left out.
 
-var reloaders = []string{"xvrrp", "keepalived"}
+var reloaders = everybody[:3]
 
 const (
 	reloadInstances = 20
@@ -56,7 +56,7 @@ const keepalivedReloaded = "Reload complete"
 
 // reload makes a daemon read its file again, in which something is new.
 func (s *site) reload(daemon string, n *lab.Node, p *lab.Process) error {
-	if daemon != "xvrrp" {
+	if !ours(daemon) {
 		return unix.Kill(p.PID(), unix.SIGHUP)
 	}
 	out, err := n.Try(s.Bin+"/xvrrpctl", "--control-socket", n.Socket(), "reload", "--json")
@@ -94,13 +94,16 @@ func changed(n int) string {
 func (b *bench) reloads(r *result, n int) {
 	r.Reloads = map[string]map[string]reloaded{}
 	for _, d := range reloaders {
+		if !b.has(d) {
+			continue
+		}
 		s := b.site(d)
 		// keepalived may never be steady with so many; it is measured as it is.
 		settle := func(adverts int) {
 			if s.within(20*time.Second, s.onlyMaster(masterAddr, adverts)) {
 				return
 			}
-			if d == "xvrrp" {
+			if ours(d) {
 				s.b.Fatalf("%s has not become the only master", masterAddr)
 			}
 			fmt.Println("reloads: keepalived did not settle")
@@ -116,6 +119,9 @@ func (b *bench) reloads(r *result, n int) {
 			"reloaded":   s.reloadsOf(d, n, true),
 		}
 		fmt.Printf("reloads of %s: %+v\n", d, r.Reloads[d])
+		if d == "before" && r.Reloads[d]["reloaded"].Done == 0 {
+			delete(r.Reloads, d)
+		}
 		s.lost(r, "reload", s.wire)
 		b.end()
 	}
@@ -136,7 +142,7 @@ func (s *site) reloadsOf(d string, n int, really bool) (out reloaded) {
 		probers = append(probers, s.client.Probe(address(i), others*time.Millisecond))
 	}
 	logged, transitions := strings.Count(s.m.Output(), keepalivedReloaded), 0
-	if d == "xvrrp" {
+	if ours(d) {
 		transitions = counted()
 	}
 	from := time.Now()
@@ -147,7 +153,7 @@ func (s *site) reloadsOf(d string, n int, really bool) (out reloaded) {
 			out.Asked++
 			if err := s.reload(d, s.master, s.m); err != nil {
 				fmt.Println(err)
-			} else if d == "xvrrp" { // xvrrpctl waits for the end
+			} else if ours(d) { // xvrrpctl waits for the end
 				out.Done++
 			}
 		}
@@ -158,7 +164,7 @@ func (s *site) reloadsOf(d string, n int, really bool) (out reloaded) {
 	for _, p := range probers {
 		sent = append(sent, p.Sent())
 	}
-	if d == "xvrrp" {
+	if ours(d) {
 		transitions = counted() - transitions
 		out.Transitions = &transitions
 	}
@@ -227,15 +233,20 @@ func rollingAddr(list int) string { return fmt.Sprintf("192.168.1.%d", 101+list)
 // after one would be measured again with the next.
 func (b *bench) rolling(r *result, trials int) {
 	r.Rolling = map[string]map[string][]sample{}
-	for _, d := range reloaders {
-		r.Rolling[d] = map[string][]sample{}
-	}
 	for t := range trials {
 		for _, d := range reloaders {
+			if !b.has(d) || t > 0 && r.Rolling[d] == nil {
+				continue
+			}
 			s := b.site(d)
 			got := s.rollingTrial(d, t%2 == 1)
-			for name, v := range got {
-				r.Rolling[d][name] = append(r.Rolling[d][name], v)
+			if t == 0 && (d != "before" || got[rollRefused] == 0) {
+				r.Rolling[d] = map[string][]sample{}
+			}
+			if out := r.Rolling[d]; out != nil {
+				for name, v := range got {
+					out[name] = append(out[name], v)
+				}
 			}
 			fmt.Printf("rolling change of %s %d: %v\n", d, t+1, got)
 			s.lost(r, "rolling", s.wire)

@@ -87,10 +87,11 @@ func (b *bench) runFault(r *result, f fault, trials int) {
 
 // endFrom cleans up what is newer than the first n.
 func (b *bench) endFrom(n int) {
-	for _, f := range slices.Backward(b.cleanups[n:]) {
+	for last := len(b.cleanups) - 1; last >= n; last-- {
+		f := b.cleanups[last]
+		b.cleanups = b.cleanups[:last]
 		f()
 	}
-	b.cleanups = b.cleanups[:n]
 }
 
 // Trials that could not be played.
