@@ -73,6 +73,8 @@ type result struct {
 	Only      string                    `json:"only"`           // the parts that were chosen; empty: all
 	Broken    map[string]string         `json:"broken"`         // parts that ended early, and why
 	Unsettled map[string]map[string]int `json:"did_not_settle"` // trials, by part and daemon
+
+	LostFrames map[string]int `json:"frames_that_a_capture_lost"` // by part
 }
 
 type sample = float64
@@ -351,6 +353,7 @@ type site struct {
 	master, backup, client *lab.Node
 	wire                   *lab.Capture
 	m, p                   *lab.Process // the daemons of a trial
+	from                   int          // the first frame since the last daemon started
 }
 
 func (b *bench) site(daemon string) *site {
@@ -387,6 +390,7 @@ func address(i int) string {
 // start runs a daemon on a node with n instances.
 func (s *site) start(daemon string, n *lab.Node, priority, instances int) *lab.Process {
 	c := s.File(n.Name+".conf", conf(priority, instances))
+	defer s.mark()
 	switch daemon {
 	case "xvrrp", "before":
 		return n.XVRRPD(c)
@@ -397,23 +401,31 @@ func (s *site) start(daemon string, n *lab.Node, priority, instances int) *lab.P
 	return p
 }
 
-// steady waits until the master alone has sent a number of adverts.
+// mark says that a daemon has started: what was heard before shows nothing.
+func (s *site) mark() { s.from = s.wire.Len() }
+
+// steady waits until the master alone has sent a number of adverts since the
+// last daemon started.
 func (s *site) steady(src string, adverts int) {
 	s.Eventually(src+" is the only master", 30*time.Second, s.onlyMaster(src, adverts))
 }
 
 func (s *site) onlyMaster(src string, adverts int) func() bool {
 	return func() bool {
-		all := s.wire.Adverts("")
-		if len(all) < adverts {
-			return false
-		}
-		for _, f := range all[len(all)-adverts:] {
+		left := adverts
+		for _, f := range slices.Backward(s.wire.Since(s.from)) {
+			if left == 0 {
+				return true
+			}
+			if f.Advert == nil {
+				continue
+			}
 			if f.Src.String() != src {
 				return false
 			}
+			left--
 		}
-		return true
+		return left == 0
 	}
 }
 

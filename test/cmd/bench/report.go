@@ -226,7 +226,7 @@ func changeTables(b *strings.Builder, r *result) {
 		fmt.Fprintf(b, "\n| rolling change of a pair's address list | daemon | n | p50 | max |\n|---|---|---|---|---|\n")
 	}
 	for _, d := range everybody {
-		for _, name := range []string{rollTwo, rollLost, rollTaken} {
+		for _, name := range rollNames {
 			if s := summarize(r.Rolling[d][name]); s.n > 0 {
 				fmt.Fprintf(b, "| %s | %s | %d | %.0f | %.0f |\n", name, d, s.n, s.p50, s.max)
 			}
@@ -361,7 +361,8 @@ func faultTables(b *strings.Builder, r *result) {
 				if what == "" {
 					what = f.what
 				}
-				fmt.Fprintf(b, "| %s | %s | %s | %d | %.2f | %.2f | %.2f | %.2f |\n", f.name, d, what, s.n, s.min, s.p50, s.p99, s.max)
+				fmt.Fprintf(b, "| %s | %s | %s | %d | %s | %s | %s | %s |\n", f.name, d, what, s.n,
+					figure(f.name, name, s.min), figure(f.name, name, s.p50), figure(f.name, name, s.p99), figure(f.name, name, s.max))
 			}
 		}
 	}
@@ -510,6 +511,7 @@ func allBars(b *strings.Builder, r *result) {
 	t.bar("250 instances: cuts without all 250 announced", 0, incomplete, "")
 	changeBars(r, t)
 	faultBars(r, t)
+	checkBars(r, t.bar)
 }
 
 const marker = "<!-- results -->"
