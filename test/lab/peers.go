@@ -20,8 +20,12 @@ func (n *Node) Keepalived(conf string) *Process {
 	for _, f := range stale {
 		_ = os.Remove(f)
 	}
-	return n.Start("keepalived", "-n", "-l", "-D", "-P", "-f", conf,
-		"-p", pid+"-ka.pid", "-r", pid+"-kav.pid", "-c", pid+"-kac.pid", "-b", pid+"-kab.pid")
+	args := []string{"keepalived", "-n", "-P", "-f", conf,
+		"-p", pid + "-ka.pid", "-r", pid + "-kav.pid", "-c", pid + "-kac.pid", "-b", pid + "-kab.pid"}
+	if !n.lab.Quiet {
+		args = append(args, "-l", "-D")
+	}
+	return n.Start(args...)
 }
 
 const frrDir = "/usr/lib/frr"

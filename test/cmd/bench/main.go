@@ -358,6 +358,7 @@ type site struct {
 
 func (b *bench) site(daemon string) *site {
 	s := &site{Lab: lab.New(b), b: b}
+	s.Quiet = true
 	if daemon == "before" {
 		s.Bin = b.before
 	}

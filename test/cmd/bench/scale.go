@@ -106,6 +106,7 @@ func (b *bench) scale(r *result) {
 // wires is a pair of hosts with a wire for each interface. There is no client.
 func (b *bench) wires(daemon string, sh shape) *site {
 	s := &site{Lab: lab.New(b), b: b}
+	s.Quiet = true
 	if daemon == "before" {
 		s.Bin = b.before
 	}

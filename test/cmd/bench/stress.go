@@ -210,6 +210,7 @@ func (s *site) watchBothWays() func() *unmoved {
 func (b *bench) starve(r *result, length time.Duration) {
 	x, k := b.site("xvrrp"), b.site("keepalived")
 	defer b.end()
+	x.Quiet, k.Quiet = false, false // keepalived's log tells what it has done
 	// xvrrp as it is without a keyword; keepalived above the hogs.
 	const above = config.DefaultRTPriority
 	k.master.Keepalived(k.File("m.conf", confAt(above, masterPriority, 1)))
