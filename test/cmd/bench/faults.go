@@ -49,8 +49,6 @@ var freeze = fault{"freeze", "resume to the last answer of the one that yields, 
 // turn, so that slow phases of the machine meet all alike.
 func (b *bench) runFault(r *result, f fault, trials int) {
 	r.Faults[f.name] = map[string]map[string][]sample{}
-	sites := map[string]*site{}
-	defer b.end()
 	for t := range trials {
 		for _, d := range f.peers {
 			if !b.has(d) {
@@ -59,88 +57,43 @@ func (b *bench) runFault(r *result, f fault, trials int) {
 			if t == 0 {
 				r.Faults[f.name][d] = map[string][]sample{}
 			}
-			others := len(b.cleanups)
-			if sites[d] == nil {
-				sites[d] = b.site(d)
-			}
-			s, out := sites[d], r.Faults[f.name][d]
-			got := map[string]sample{restless: 1}
-			if s.begin(d) {
-				got = f.run(s, d)
-			}
-			for name, v := range got {
-				out[name] = append(out[name], v)
-			}
-			fmt.Printf("%s %s %d: %v\n", f.name, d, t+1, got)
-			s.finish(d)
-			if d == "frr" { // it leaves its device up
-				s.lost(r, f.name, s.wire)
-				b.endFrom(others)
-				delete(sites, d)
-			}
+			b.trial(f.part(), d, func() {
+				s := b.site(d)
+				s.begin(d)
+				r.played(f, d, f.run(s, d))
+				s.lost(r, f.part(), s.wire)
+			})
 		}
 	}
-	for _, s := range sites {
-		s.lost(r, f.name, s.wire)
-	}
 }
 
-// endFrom cleans up what is newer than the first n.
-func (b *bench) endFrom(n int) {
-	for last := len(b.cleanups) - 1; last >= n; last-- {
-		f := b.cleanups[last]
-		b.cleanups = b.cleanups[:last]
-		f()
+// part is the name that -only knows a fault by.
+func (f fault) part() string { return "fault-" + f.name }
+
+// played keeps the numbers of a trial.
+func (r *result) played(f fault, d string, got map[string]sample) {
+	out := r.Faults[f.name][d]
+	for name, v := range got {
+		out[name] = append(out[name], v)
 	}
+	fmt.Printf("%s %s: %v\n", f.name, d, got)
 }
 
-// Trials that could not be played.
-const (
-	restless  = "trials left out: the pair did not settle"
-	ownerless = "trials left out: nobody answered before"
-)
+// ownerless is a trial that could not be played.
+const ownerless = "trials left out: nobody answered before"
 
 // begin starts a master and a backup and waits until nothing changes any more.
-// It reports whether that came true, which it must for xvrrp.
-func (s *site) begin(d string) bool {
-	settles := func(adverts int) bool {
-		if ours(d) {
-			s.steady(masterAddr, adverts)
-			return true
-		}
-		return s.within(30*time.Second, s.onlyMaster(masterAddr, adverts))
-	}
-	s.m, s.p = s.startFast(d, s.master, masterPriority), nil
-	if !settles(10) {
-		return false
-	}
+func (s *site) begin(d string) {
+	s.m = s.startFast(d, s.master, masterPriority)
+	s.steady(masterAddr, 10)
 	s.p = s.startFast(d, s.backup, backupPriority)
 	if ours(d) {
 		s.Eventually("the session is Up", 10*time.Second, s.sessionUp)
 	}
 	s.hold(300 * time.Millisecond)
-	if !settles(30) {
-		return false
-	}
+	s.steady(masterAddr, 30)
 	phase := unix.NsecToTimespec(rand.Int64N(int64(interval)))
 	_ = unix.Nanosleep(&phase, nil)
-	return true
-}
-
-// finish ends the daemons and leaves no address behind.
-func (s *site) finish(d string) {
-	for _, p := range []*lab.Process{s.p, s.m} {
-		if p != nil {
-			p.Signal(unix.SIGCONT)
-			p.Kill()
-		}
-	}
-	if d == "frr" {
-		return // its site is taken down
-	}
-	for _, n := range []*lab.Node{s.backup, s.master} {
-		_, _ = n.Try("ip", "address", "del", vip+"/24", "dev", "ens33")
-	}
 }
 
 // startFast is start with fast detection, if the daemon has it.
@@ -329,56 +282,38 @@ func (s *site) planned(string) map[string]sample {
 
 // freezes lets whole nodes sleep for five seconds, as a paused virtual machine
 // does, in several labs, and wakes them one after the other; the daemons in
-// turn.
+// turn. If one lab fails, so does what is left of its round.
 func (b *bench) freezes(r *result, trials int) {
 	const labs = 5
 	r.Faults[freeze.name] = map[string]map[string][]sample{}
-	defer b.end()
-	sites := map[string][]*site{}
-	for _, d := range freeze.peers {
-		r.Faults[freeze.name][d] = map[string][]sample{}
-		for range labs {
-			sites[d] = append(sites[d], b.site(d))
-		}
-	}
 	for t := 0; t < trials; t += labs {
 		for _, d := range freeze.peers {
-			b.freezeAll(d, sites[d], r.Faults[freeze.name][d])
-		}
-	}
-	for _, d := range freeze.peers {
-		for _, s := range sites[d] {
-			s.lost(r, freeze.name, s.wire)
+			if t == 0 {
+				r.Faults[freeze.name][d] = map[string][]sample{}
+			}
+			b.trial(freeze.part(), d, func() { b.freezeAll(r, d, labs) })
 		}
 	}
 }
 
 // freezeAll is one trial in each lab.
-func (b *bench) freezeAll(d string, sites []*site, out map[string][]sample) {
-	ready := make([]bool, len(sites))
-	for i, s := range sites {
-		ready[i] = s.begin(d)
+func (b *bench) freezeAll(r *result, d string, labs int) {
+	var sites []*site
+	for range labs {
+		s := b.site(d)
+		s.begin(d)
+		sites = append(sites, s)
 	}
-	for i, s := range sites {
-		if !ready[i] {
-			continue
-		}
+	for _, s := range sites {
 		at := time.Now()
 		s.m.Signal(unix.SIGSTOP)
 		s.master.Cut("ens33")
 		s.firstAdvert(at)
 	}
 	sites[0].hold(5 * time.Second)
-	for i, s := range sites {
-		got := map[string]sample{restless: 1}
-		if ready[i] {
-			got = s.thaw()
-		}
-		for name, v := range got {
-			out[name] = append(out[name], v)
-		}
-		fmt.Printf("freeze %s: %v\n", d, got)
-		s.finish(d)
+	for _, s := range sites {
+		r.played(freeze, d, s.thaw())
+		s.lost(r, freeze.part(), s.wire)
 	}
 }
 

@@ -121,10 +121,10 @@ func main() {
 		{"rolling", func() { b.rolling(r, *rolls) }},
 	}
 	for _, f := range faults {
-		parts = append(parts, part{"fault-" + f.name, func() { b.runFault(r, f, *faulty) }})
+		parts = append(parts, part{f.part(), func() { b.runFault(r, f, *faulty) }})
 	}
 	parts = append(parts, []part{
-		{"fault-freeze", func() { b.freezes(r, *faulty) }},
+		{freeze.part(), func() { b.freezes(r, *faulty) }},
 		{"gc", func() { b.garbage(r, 20*time.Second) }},
 		{"floods", func() { b.floods(r, 5*time.Second) }},
 		{"starve", func() { b.starve(r, *starving) }},
@@ -448,6 +448,7 @@ func (b *bench) silentCuts(r *result, trials int) {
 				s.hold(time.Second)
 				s.steady(masterAddr, 100)
 				detect, dark := s.cut()
+				s.lost(r, "cut", s.wire)
 				r.Detect[d] = append(r.Detect[d], detect)
 				r.Dark[d] = append(r.Dark[d], dark)
 				fmt.Printf("%s %d: first advert after %.2f ms, dark %.2f ms\n", d, t+1, detect, dark)
@@ -566,6 +567,7 @@ func (b *bench) massOf(r *result, daemon string, t int) {
 	from := time.Now()
 	s.master.Cut("ens33")
 	s.hold(massWatched)
+	s.lost(r, "mass", s.wire)
 	announced := s.announced(mac, from)
 	if len(announced) < n {
 		r.Unsteady[daemon]++
