@@ -86,18 +86,20 @@ func (b *bench) scale(r *result) {
 				if !b.has(d) || d == "before" && (sh.interfaces > largestBefore || n >= startsBefore) {
 					continue
 				}
-				if n == 0 {
-					of[d] = &grown{}
-				}
-				s := b.wires(d, sh.shape)
-				of[d].StartMs = append(of[d].StartMs, s.startToLast(d, sh.shape))
-				s.hold(afterStart)
-				s.memory(of[d])
-				if n == 0 {
-					s.rest(d, sh.shape, of[d])
-				}
-				fmt.Printf("%s, %s %d: %+v\n", sh, d, n+1, *of[d])
-				b.end()
+				b.trial("scale", d, func() {
+					s := b.wires(d, sh.shape)
+					took := s.startToLast(d, sh.shape)
+					if of[d] == nil {
+						of[d] = &grown{}
+					}
+					of[d].StartMs = append(of[d].StartMs, took)
+					s.hold(afterStart)
+					s.memory(of[d])
+					if of[d].RestMaster == nil {
+						s.rest(d, sh.shape, of[d])
+					}
+					fmt.Printf("%s, %s %d: %+v\n", sh, d, n+1, *of[d])
+				})
 			}
 		}
 	}
