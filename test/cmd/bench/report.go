@@ -511,7 +511,7 @@ func allBars(b *strings.Builder, r *result) {
 	t.bar("250 instances: cuts without all 250 announced", 0, incomplete, "")
 	changeBars(r, t)
 	faultBars(r, t)
-	checkBars(r, t.bar)
+	checkBars(r, t)
 }
 
 const marker = "<!-- results -->"

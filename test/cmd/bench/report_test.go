@@ -73,6 +73,52 @@ func TestReportOfNothing(t *testing.T) {
 	assert.Contains(t, lineOf(t, text, "250 instances: cuts without all 250 announced"), "not measured")
 }
 
+func TestChecks(t *testing.T) {
+	const (
+		moved    = "19 of 20 instances, reloaded: transitions of both hosts, as they count"
+		restless = "rolling change: " + rollRestless
+		owners   = "stop: MACs that answer in the last 200 ms, more or less than one, max"
+		nobody   = "stop: " + ownerless
+		lost     = "fault-stop: frames that a capture lost"
+	)
+	checks := func(r *result) string {
+		var b strings.Builder
+		checkBars(r, bars{&b})
+		return b.String()
+	}
+	text := checks(&result{})
+	assert.Equal(t, strings.Count(text, "\n"), strings.Count(text, "not measured | –"))
+
+	none, one := 0, 1
+	for _, c := range []struct {
+		name string
+		r    *result
+		row  string
+		want string
+	}{
+		{"nobody counted transitions", &result{Reloads: map[string]map[string]reloaded{"xvrrp": {"reloaded": {}}}}, moved, "not measured | –"},
+		{"no transition", &result{Reloads: map[string]map[string]reloaded{"xvrrp": {"reloaded": {Transitions: &none}}}}, moved, "yes"},
+		{"a transition", &result{Reloads: map[string]map[string]reloaded{"xvrrp": {"reloaded": {Transitions: &one}}}}, moved, "**no**"},
+		{"all pairs settled", &result{Rolling: map[string]map[string][]sample{"xvrrp": {rollTwo: {0}}}}, restless, "yes"},
+		{"one did not", &result{Rolling: map[string]map[string][]sample{"xvrrp": {rollRestless: {1}}}}, restless, "**no**"},
+		{"one owner", stopped(map[string][]sample{lastOwners: {1, 1}}), owners, "yes"},
+		{"no owner", stopped(map[string][]sample{lastOwners: {1, 0}}), owners, "**no**"},
+		{"two owners", stopped(map[string][]sample{lastOwners: {1, 2}}), owners, "**no**"},
+		{"somebody answered", stopped(map[string][]sample{lastOwners: {1}}), nobody, "yes"},
+		{"nobody answered", stopped(map[string][]sample{ownerless: {1}}), nobody, "**no**"},
+		{"nothing lost", &result{LostFrames: map[string]int{"fault-stop": 0}}, lost, "yes"},
+		{"a frame lost", &result{LostFrames: map[string]int{"fault-stop": 1}}, lost, "**no**"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			assert.Contains(t, lineOf(t, checks(c.r), c.row), "| "+c.want+" |")
+		})
+	}
+}
+
+func stopped(numbers map[string][]sample) *result {
+	return &result{Faults: map[string]map[string]map[string][]sample{"stop": {"xvrrp": numbers}}}
+}
+
 func TestRestIsBoundByARestingPeer(t *testing.T) {
 	const what = "1,000 interfaces: processor at rest, master, median: keepalived's"
 	for _, c := range []struct {
