@@ -65,8 +65,7 @@ type Lab struct {
 	name string
 	Bin  string // folder of xvrrpd and xvrrpctl
 	Dir  string // scratch files
-	// Quiet daemons log as much as they do without a flag: xvrrpd no detail, and
-	// keepalived to syslog only, not to Output.
+	// Quiet says that xvrrpd logs no detail, as it does without a flag.
 	Quiet bool
 }
 

@@ -98,7 +98,7 @@ func (b *bench) reloads(r *result, n int) {
 			continue
 		}
 		s := b.site(d)
-		s.Quiet = false // keepalived's log tells what it has done
+		s.logRead = true
 		// keepalived may never be steady with so many; it is measured as it is.
 		settle := func(adverts int) {
 			if s.within(20*time.Second, s.onlyMaster(masterAddr, adverts)) {

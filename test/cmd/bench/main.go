@@ -353,6 +353,7 @@ type site struct {
 	master, backup, client *lab.Node
 	wire                   *lab.Capture
 	m, p                   *lab.Process // the daemons of a trial
+	logRead                bool         // keepalived's log tells what it has done
 	from                   int          // the first frame since the last daemon started
 }
 
@@ -396,10 +397,19 @@ func (s *site) start(daemon string, n *lab.Node, priority, instances int) *lab.P
 	case "xvrrp", "before":
 		return n.XVRRPD(c)
 	case "keepalived":
-		return n.Keepalived(c)
+		return s.keepalived(n, c)
 	}
 	_, p := n.FRR("ens33", 1, priority, interval, vip, "chrt", "-r", fmt.Sprint(realtime))
 	return p
+}
+
+// keepalived starts it with a log of its usual length, to syslog, or to a pipe
+// if it is read.
+func (s *site) keepalived(n *lab.Node, conf string) *lab.Process {
+	if s.logRead {
+		return n.KeepalivedWith(conf, "-l")
+	}
+	return n.KeepalivedWith(conf)
 }
 
 // mark says that a daemon has started: what was heard before shows nothing.

@@ -150,7 +150,7 @@ func (s *site) launch(daemon string, n *lab.Node, conf string) *lab.Process {
 	if ours(daemon) {
 		return n.Launch(nil, conf)
 	}
-	return n.Keepalived(conf)
+	return s.keepalived(n, conf)
 }
 
 // startToLast starts the master and returns the time until it has its last

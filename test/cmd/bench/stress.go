@@ -210,13 +210,13 @@ func (s *site) watchBothWays() func() *unmoved {
 func (b *bench) starve(r *result, length time.Duration) {
 	x, k := b.site("xvrrp"), b.site("keepalived")
 	defer b.end()
-	x.Quiet, k.Quiet = false, false // keepalived's log tells what it has done
+	k.logRead = true
 	// xvrrp as it is without a keyword; keepalived above the hogs.
 	const above = config.DefaultRTPriority
-	k.master.Keepalived(k.File("m.conf", confAt(above, masterPriority, 1)))
+	k.keepalived(k.master, k.File("m.conf", confAt(above, masterPriority, 1)))
 	k.mark()
 	k.steady(masterAddr, 10)
-	ka := k.backup.Keepalived(k.File("b.conf", confAt(above, backupPriority, 1)))
+	ka := k.keepalived(k.backup, k.File("b.conf", confAt(above, backupPriority, 1)))
 	k.mark()
 	became := x.watchBothWays()
 	k.steady(masterAddr, 100)
