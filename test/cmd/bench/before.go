@@ -103,7 +103,7 @@ func faultNumber(f fault, name string, timer float64, samples []sample) number {
 		n.unit, n.noise = "", 2
 	case strings.Contains(what, "MACs"):
 		n.unit, n.noise = "", 0
-	case f.name == "stop" && name == "":
+	case f.name == "stop" && (name == "" || name == otherAnswers):
 		n.fixed = ms(lease)
 	}
 	return n
