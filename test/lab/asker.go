@@ -4,7 +4,6 @@ package lab
 
 import (
 	"net/netip"
-	"runtime"
 	"sync"
 	"time"
 
@@ -14,9 +13,11 @@ import (
 // Asker is a client that asks by ARP who has an address, again and again.
 // Answers are found with Capture.Answering.
 type Asker struct {
-	fd   int
-	stop chan struct{}
-	wg   sync.WaitGroup
+	fd    int
+	mu    sync.Mutex
+	asked []time.Time
+	stop  chan struct{}
+	wg    sync.WaitGroup
 }
 
 // Ask starts to ask from one of the node's interfaces, every interval.
@@ -31,19 +32,30 @@ func (n *Node) Ask(dev, from, addr string, interval time.Duration) *Asker {
 	a.wg.Add(1)
 	go func() {
 		defer a.wg.Done()
-		runtime.LockOSThread()
-		pause := unix.NsecToTimespec(int64(interval))
-		for {
-			select {
-			case <-a.stop:
-				return
-			default:
-			}
+		every(interval, a.stop, func() {
+			a.mu.Lock()
+			a.asked = append(a.asked, time.Now())
+			a.mu.Unlock()
 			_ = unix.Send(a.fd, frame, unix.MSG_DONTWAIT)
-			_ = unix.Nanosleep(&pause, nil)
-		}
+		})
 	}()
 	return a
+}
+
+// Asked are the times of the questions so far.
+func (a *Asker) Asked() []time.Time {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.asked[:len(a.asked):len(a.asked)]
+}
+
+// Rate is how many questions a second there were, from the first to the last.
+func (a *Asker) Rate() float64 {
+	asked := a.Asked()
+	if len(asked) < 2 {
+		return 0
+	}
+	return float64(len(asked)-1) / asked[len(asked)-1].Sub(asked[0]).Seconds()
 }
 
 // Stop ends the asking.

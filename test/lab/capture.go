@@ -5,6 +5,7 @@ package lab
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"os"
@@ -38,10 +39,11 @@ func (f *Frame) GARP() bool { return f.Advert == nil && f.Src == f.ARPTarget }
 
 // Capture records adverts and ARP that reach an interface.
 type Capture struct {
-	fd     int
-	mu     sync.Mutex
-	frames []Frame
-	done   chan struct{}
+	fd      int
+	mu      sync.Mutex
+	frames  []Frame
+	dropped int
+	done    chan struct{}
 }
 
 // socketIn opens a socket in the node's namespace, which it keeps.
@@ -204,10 +206,34 @@ func parseFrame(b []byte) (Frame, bool) {
 }
 
 // Frames returns what was recorded so far.
-func (c *Capture) Frames() []Frame {
+func (c *Capture) Frames() []Frame { return c.Since(0) }
+
+// Since returns what was recorded after the first n frames. It does not copy: a
+// recorded frame never changes, and a copy of a long capture would hold up
+// whatever is measured meanwhile.
+func (c *Capture) Since(n int) []Frame {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return append([]Frame(nil), c.frames...)
+	return c.frames[n:len(c.frames):len(c.frames)]
+}
+
+// Len is the number of frames so far, for Since.
+func (c *Capture) Len() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.frames)
+}
+
+// Dropped is the number of frames so far that the kernel had no room for.
+func (c *Capture) Dropped() (int, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	st, err := unix.GetsockoptTpacketStats(c.fd, unix.SOL_PACKET, unix.PACKET_STATISTICS)
+	if err != nil {
+		return 0, fmt.Errorf("read the statistics of a capture: %w", err)
+	}
+	c.dropped += int(st.Drops) // the kernel forgets what it has told
+	return c.dropped, nil
 }
 
 // Adverts returns those of one source, or of all.

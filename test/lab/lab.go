@@ -65,6 +65,8 @@ type Lab struct {
 	name string
 	Bin  string // folder of xvrrpd and xvrrpctl
 	Dir  string // scratch files
+	// Quiet says that xvrrpd logs no detail, as it does without a flag.
+	Quiet bool
 }
 
 // New makes an empty lab. It is taken down with the test.
@@ -395,8 +397,11 @@ func (n *Node) XVRRPDWith(prefix []string, conf string, flags ...string) *Proces
 // Launch is XVRRPDWith without the wait.
 func (n *Node) Launch(prefix []string, conf string, flags ...string) *Process {
 	n.lab.tb.Helper()
-	args := append(slices.Clone(prefix), filepath.Join(n.lab.Bin, "xvrrpd"), "-n", "-l", "-D", "-f", conf,
+	args := append(slices.Clone(prefix), filepath.Join(n.lab.Bin, "xvrrpd"), "-n", "-l", "-f", conf,
 		"--control-socket", n.Socket(), "-p", filepath.Join(n.lab.Dir, n.Name+".pid"))
+	if !n.lab.Quiet {
+		args = append(args, "-D")
+	}
 	return n.Start(append(args, flags...)...)
 }
 

@@ -10,8 +10,15 @@ import (
 )
 
 // Keepalived starts Debian's keepalived on a node, in the foreground, with
-// files of its own.
+// files of its own. It prints its log in detail.
 func (n *Node) Keepalived(conf string) *Process {
+	n.lab.tb.Helper()
+	return n.KeepalivedWith(conf, "-l", "-D")
+}
+
+// KeepalivedWith is Keepalived with other flags. Without any it logs to syslog
+// only.
+func (n *Node) KeepalivedWith(conf string, flags ...string) *Process {
 	n.lab.tb.Helper()
 	pid := filepath.Join(n.lab.Dir, n.Name)
 	// After a crash a pid file may name a process that nobody has reaped yet,
@@ -20,8 +27,9 @@ func (n *Node) Keepalived(conf string) *Process {
 	for _, f := range stale {
 		_ = os.Remove(f)
 	}
-	return n.Start("keepalived", "-n", "-l", "-D", "-P", "-f", conf,
-		"-p", pid+"-ka.pid", "-r", pid+"-kav.pid", "-c", pid+"-kac.pid", "-b", pid+"-kab.pid")
+	args := []string{"keepalived", "-n", "-P", "-f", conf,
+		"-p", pid + "-ka.pid", "-r", pid + "-kav.pid", "-c", pid + "-kac.pid", "-b", pid + "-kab.pid"}
+	return n.Start(append(args, flags...)...)
 }
 
 const frrDir = "/usr/lib/frr"

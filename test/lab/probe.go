@@ -7,7 +7,6 @@ import (
 	"errors"
 	"net"
 	"net/netip"
-	"os"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -20,7 +19,9 @@ import (
 // again and records when the answers came.
 type Prober struct {
 	fd      int
+	id      uint16 // of the requests, another one for each prober
 	to      [4]byte
+	began   time.Time
 	sent    atomic.Int64
 	mu      sync.Mutex
 	replies []time.Time
@@ -48,34 +49,55 @@ func (n *Node) Probe(addr string, interval time.Duration) *Prober {
 	if err != nil {
 		n.lab.tb.Fatalf("probe from %s: %v", n.Name, err)
 	}
-	p := &Prober{fd: fd, to: to, stop: make(chan struct{})}
+	p := &Prober{fd: fd, id: uint16(probers.Add(1)), to: to, began: time.Now(), stop: make(chan struct{})}
 	p.wg.Add(2)
 	go p.send(interval)
 	go p.receive()
 	return p
 }
 
+var probers atomic.Uint32
+
 func (p *Prober) send(interval time.Duration) {
 	defer p.wg.Done()
-	runtime.LockOSThread()
-	id := uint16(os.Getpid())
-	for seq := uint16(0); ; seq++ {
+	every(interval, p.stop, func() {
+		b := make([]byte, 16)
+		b[0] = 8 // echo request
+		binary.BigEndian.PutUint16(b[4:], p.id)
+		binary.BigEndian.PutUint16(b[6:], uint16(p.sent.Load()))
+		binary.BigEndian.PutUint16(b[2:], checksum(b))
+		_ = unix.Send(p.fd, b, unix.MSG_DONTWAIT)
+		p.sent.Add(1) // also one that this host refused: it has no answer
+	})
+}
+
+// every runs fn at multiples of an interval, on a thread of its own, until it is
+// stopped. Times that are missed are left out: a burst afterwards would not be
+// the same load.
+func every(interval time.Duration, stop chan struct{}, fn func()) {
+	runtime.LockOSThread() // and never unlock: the thread ends with this goroutine
+	_ = unix.Prctl(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0)
+	var now unix.Timespec
+	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &now)
+	for next := now.Nano(); ; {
 		select {
-		case <-p.stop:
+		case <-stop:
 			return
 		default:
 		}
-		b := make([]byte, 16)
-		b[0] = 8 // echo request
-		binary.BigEndian.PutUint16(b[4:], id)
-		binary.BigEndian.PutUint16(b[6:], seq)
-		binary.BigEndian.PutUint16(b[2:], checksum(b))
-		if unix.Send(p.fd, b, unix.MSG_DONTWAIT) == nil {
-			p.sent.Add(1)
+		fn()
+		_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &now)
+		next = following(next, now.Nano(), int64(interval))
+		at := unix.NsecToTimespec(next)
+		for unix.ClockNanosleep(unix.CLOCK_MONOTONIC, unix.TIMER_ABSTIME, &at, nil) == unix.EINTR {
 		}
-		pause := unix.NsecToTimespec(int64(interval))
-		_ = unix.Nanosleep(&pause, nil)
 	}
+}
+
+// following is the first multiple of the interval, counted from last, that is
+// after now.
+func following(last, now, interval int64) int64 {
+	return last + ((now-last)/interval+1)*interval
 }
 
 func checksum(b []byte) uint16 {
@@ -95,16 +117,8 @@ func (p *Prober) receive() {
 	for {
 		n, oobn, _, _, err := unix.Recvmsg(p.fd, buf, oob, 0)
 		// Before it was connected the socket heard answers for other probers.
-		if err == nil && n >= 28 && buf[20] == 0 && [4]byte(buf[12:16]) == p.to {
-			at := stamp(oob[:oobn])
-			seq := int(binary.BigEndian.Uint16(buf[26:]))
-			p.mu.Lock()
-			for len(p.seqs) > 0 && seq < p.seqs[len(p.seqs)-1]-1<<15 {
-				seq += 1 << 16
-			}
-			p.seqs = append(p.seqs, seq)
-			p.replies = append(p.replies, at)
-			p.mu.Unlock()
+		if err == nil && n >= 28 && buf[20] == 0 && [4]byte(buf[12:16]) == p.to && binary.BigEndian.Uint16(buf[24:]) == p.id {
+			p.record(binary.BigEndian.Uint16(buf[26:]), stamp(oob[:oobn]))
 			continue
 		}
 		select {
@@ -113,6 +127,18 @@ func (p *Prober) receive() {
 		default:
 		}
 	}
+}
+
+// record notes an answer. Requests are more than sequence numbers are.
+func (p *Prober) record(number uint16, at time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	seq := int(number)
+	for len(p.seqs) > 0 && seq < p.seqs[len(p.seqs)-1]-1<<15 {
+		seq += 1 << 16
+	}
+	p.seqs = append(p.seqs, seq)
+	p.replies = append(p.replies, at)
 }
 
 // MAC is the hardware address of one of the node's interfaces.
@@ -138,16 +164,18 @@ func (p *Prober) Replies() int {
 	return len(p.replies)
 }
 
-// RepliesTo returns how many of the first n requests were answered.
-func (p *Prober) RepliesTo(n int) (count int) {
+// RepliesTo returns how many of the first n requests were answered, by however
+// many hosts.
+func (p *Prober) RepliesTo(n int) int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	answered := map[int]bool{}
 	for _, seq := range p.seqs {
 		if seq < n {
-			count++
+			answered[seq] = true
 		}
 	}
-	return count
+	return len(answered)
 }
 
 // LastReply returns when the last answer came.
@@ -160,8 +188,11 @@ func (p *Prober) LastReply() time.Time {
 	return p.replies[len(p.replies)-1]
 }
 
-// Sent returns the number of requests so far.
+// Sent returns the number of requests so far, the number of the next one.
 func (p *Prober) Sent() int { return int(p.sent.Load()) }
+
+// Rate is how many requests a second there were so far.
+func (p *Prober) Rate() float64 { return float64(p.Sent()) / time.Since(p.began).Seconds() }
 
 // Darkness returns the longest time between two answers of those that came
 // between from and to, and when it began.

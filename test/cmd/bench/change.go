@@ -3,6 +3,8 @@
 package main
 
 import (
+	"encoding/json"
+	"errors"
 	"fmt"
 	"math"
 	"runtime"
@@ -15,10 +17,10 @@ import (
 	"github.com/xvrrp/xvrrp/test/lab"
 )
 
-// Changes of the configuration while the daemons run. The revision before
-// could not reload.
+// Changes of the configuration while the daemons run. A revision before that
+// cannot reload is left out.
 
-var reloaders = []string{"xvrrp", "keepalived"}
+var reloaders = everybody[:3]
 
 const (
 	reloadInstances = 20
@@ -27,6 +29,8 @@ const (
 	reloadEvery = 250 * time.Millisecond
 	// reloadPause is between the two nodes of a rolling change.
 	reloadPause = 400 * time.Millisecond
+	// rollWatched is how long a pair is watched that does not settle.
+	rollWatched = 3 * time.Second
 	// askEvery is how often a client asks by ARP who has an address.
 	askEvery = time.Millisecond
 )
@@ -34,26 +38,37 @@ const (
 // reloaded is what the other instances saw of reloads that change one.
 type reloaded struct {
 	Seconds      float64
-	Sent, Lost   int     // pings of the other addresses, 1,000 a second in all
-	Adverts      int     // of the master, for the others
+	Sent, Lost   int     // pings of the other addresses, 1,000 a second are wanted
 	Taken        int     // adverts of the backup for the others, and such with priority 0
 	GapP50       float64 // between adverts of the master for one of them, in intervals
 	GapP99, P999 float64
 	GapMax       float64
 	Asked, Done  int // reloads
+	// Transitions of the others on both hosts, as xvrrp counts them. Nil: nobody
+	// counted.
+	Transitions *int
+	// Idle are busy loops that did not run until the last reload.
+	Idle int
 }
 
 // keepalivedReloaded is in keepalived's log once for each reload.
 const keepalivedReloaded = "Reload complete"
 
-// reload makes a daemon read its file again.
+// reload makes a daemon read its file again, in which something is new.
 func (s *site) reload(daemon string, n *lab.Node, p *lab.Process) error {
-	if daemon != "xvrrp" {
+	if !ours(daemon) {
 		return unix.Kill(p.PID(), unix.SIGHUP)
 	}
-	out, err := n.Try(s.Bin+"/xvrrpctl", "--control-socket", n.Socket(), "reload")
+	out, err := n.Try(s.Bin+"/xvrrpctl", "--control-socket", n.Socket(), "reload", "--json")
 	if err != nil {
 		return fmt.Errorf("reload: %w: %s", err, out)
+	}
+	var told struct{ Changes []struct{ What string } }
+	if err := json.Unmarshal([]byte(out), &told); err != nil {
+		return fmt.Errorf("read the answer to a reload: %w: %s", err, out)
+	}
+	if len(told.Changes) == 0 {
+		return errors.New("a reload changed nothing")
 	}
 	return nil
 }
@@ -79,14 +94,25 @@ func changed(n int) string {
 func (b *bench) reloads(r *result, n int) {
 	r.Reloads = map[string]map[string]reloaded{}
 	for _, d := range reloaders {
-		s := b.site(d)
-		s.m = s.start(d, s.master, masterPriority, reloadInstances)
-		s.steady(masterAddr, 10)
-		s.p = s.start(d, s.backup, backupPriority, reloadInstances)
-		// keepalived may never be steady with so many; it is measured as it is.
-		if !s.within(20*time.Second, s.onlyMaster(masterAddr, 10*reloadInstances)) && d == "xvrrp" {
-			s.b.Fatalf("%s has not become the only master", masterAddr)
+		if !b.has(d) {
+			continue
 		}
+		s := b.site(d)
+		s.logRead = true
+		// keepalived may never be steady with so many; it is measured as it is.
+		settle := func(adverts int) {
+			if s.within(20*time.Second, s.onlyMaster(masterAddr, adverts)) {
+				return
+			}
+			if ours(d) {
+				s.b.Fatalf("%s has not become the only master", masterAddr)
+			}
+			fmt.Println("reloads: keepalived did not settle")
+		}
+		s.m = s.start(d, s.master, masterPriority, reloadInstances)
+		settle(10)
+		s.p = s.start(d, s.backup, backupPriority, reloadInstances)
+		settle(10 * reloadInstances)
 		s.hold(time.Second)
 		s.client.Run("ip", "address", "add", "192.168.2.250/24", "dev", "ens33")
 		r.Reloads[d] = map[string]reloaded{
@@ -94,23 +120,32 @@ func (b *bench) reloads(r *result, n int) {
 			"reloaded":   s.reloadsOf(d, n, true),
 		}
 		fmt.Printf("reloads of %s: %+v\n", d, r.Reloads[d])
+		if d == "before" && r.Reloads[d]["reloaded"].Done == 0 {
+			delete(r.Reloads, d)
+		}
+		s.lost(r, "reload", s.wire)
 		b.end()
 	}
 }
 
 func (s *site) reloadsOf(d string, n int, really bool) (out reloaded) {
-	length := time.Duration(n)*reloadEvery + 5*time.Second
-	loaded := make(chan struct{})
-	go func() {
-		defer close(loaded)
-		hog(length, 2*runtime.NumCPU())
-	}()
+	// Reloads may take longer than is planned; the load is stopped in the end.
+	loops := 2 * runtime.NumCPU()
+	load := startHogs(4*(time.Duration(n)*reloadEvery+5*time.Second), loops)
+	s.b.Cleanup(func() { load.stop() })
 	const others = reloadInstances - 1
+	counted := func() int { // of both hosts
+		last := fmt.Sprintf("I%d", reloadInstances)
+		return s.status(s.master).transitionsBut(last) + s.status(s.backup).transitionsBut(last)
+	}
 	var probers []*lab.Prober
 	for i := range others {
 		probers = append(probers, s.client.Probe(address(i), others*time.Millisecond))
 	}
-	logged := strings.Count(s.m.Output(), keepalivedReloaded)
+	logged, transitions := strings.Count(s.m.Output(), keepalivedReloaded), 0
+	if ours(d) {
+		transitions = counted()
+	}
 	from := time.Now()
 	for i := range n {
 		next := time.After(reloadEvery)
@@ -119,25 +154,29 @@ func (s *site) reloadsOf(d string, n int, really bool) (out reloaded) {
 			out.Asked++
 			if err := s.reload(d, s.master, s.m); err != nil {
 				fmt.Println(err)
-			} else if d == "xvrrp" { // xvrrpctl waits for the end
+			} else if ours(d) { // xvrrpctl waits for the end
 				out.Done++
 			}
 		}
 		<-next
 	}
 	to := time.Now()
-	out.Seconds = to.Sub(from).Seconds()
 	var sent []int
 	for _, p := range probers {
 		sent = append(sent, p.Sent())
 	}
+	if ours(d) {
+		transitions = counted() - transitions
+		out.Transitions = &transitions
+	}
+	out.Seconds = to.Sub(from).Seconds()
+	out.Idle = loops - load.stop()
 	s.hold(500 * time.Millisecond) // for answers on their way
 	for i, p := range probers {
 		out.Sent += sent[i]
 		out.Lost += sent[i] - p.RepliesTo(sent[i])
 		p.Stop()
 	}
-	<-loaded
 	if d == "keepalived" {
 		out.Done = strings.Count(s.m.Output(), keepalivedReloaded) - logged
 	}
@@ -152,8 +191,7 @@ func (s *site) reloadsOf(d string, n int, really bool) (out reloaded) {
 		}
 		adverts = append(adverts, f)
 	}
-	out.Adverts = len(adverts)
-	gaps := gapsOf(adverts, others, from, to)
+	gaps := gapsOf(adverts, others, interval, from, to)
 	slices.Sort(gaps)
 	at := func(q float64) float64 { return gaps[int(math.Ceil(q*float64(len(gaps))))-1] }
 	out.GapP50, out.GapP99, out.P999, out.GapMax = at(0.5), at(0.99), at(0.999), gaps[len(gaps)-1]
@@ -163,7 +201,7 @@ func (s *site) reloadsOf(d string, n int, really bool) (out reloaded) {
 // gapsOf are the times without an advert, for each VRID from 1 on, in intervals:
 // between two adverts, and before the first and after the last. A VRID without
 // an advert has one gap, the whole time.
-func gapsOf(adverts []lab.Frame, vrids int, from, to time.Time) (gaps []sample) {
+func gapsOf(adverts []lab.Frame, vrids int, interval time.Duration, from, to time.Time) (gaps []sample) {
 	last := make([]time.Time, vrids)
 	for i := range last {
 		last[i] = from
@@ -188,103 +226,155 @@ func rollingConf(priority, list int) string {
 		fmt.Sprintf("virtual_ipaddress {\n%s/24 dev ens33\n", rollingAddr(list)), 1)
 }
 
-func rollingAddr(list int) string { return fmt.Sprintf("192.168.1.%d", 101+list%2) }
+func rollingAddr(list int) string { return fmt.Sprintf("192.168.1.%d", 101+list) }
 
 // rolling changes the address list of a pair, one node after the other, and
 // looks at who answers for the addresses, and what a client of the one that
-// stays loses.
+// stays loses. Every change has daemons of its own: a pair that does not settle
+// after one would be measured again with the next.
 func (b *bench) rolling(r *result, trials int) {
 	r.Rolling = map[string]map[string][]sample{}
-	for _, d := range reloaders {
-		out := map[string][]sample{}
-		r.Rolling[d] = out
-		s := b.site(d)
-		launch := func(n *lab.Node, priority int) *lab.Process {
-			c := s.File(n.Name+".conf", rollingConf(priority, 0))
-			if d == "xvrrp" {
-				return n.XVRRPD(c)
+	for t := range trials {
+		for _, d := range reloaders {
+			if !b.has(d) || t > 0 && r.Rolling[d] == nil {
+				continue
 			}
-			return n.Keepalived(c)
-		}
-		s.m = launch(s.master, masterPriority)
-		s.steady(masterAddr, 10)
-		s.p = launch(s.backup, backupPriority)
-		s.steady(masterAddr, 100)
-		for t := range trials {
-			got := s.roll(d, t+1)
-			for name, v := range got {
-				out[name] = append(out[name], v)
+			s := b.site(d)
+			got := s.rollingTrial(d, t%2 == 1)
+			if t == 0 && (d != "before" || got[rollRefused] == 0) {
+				r.Rolling[d] = map[string][]sample{}
+			}
+			if out := r.Rolling[d]; out != nil {
+				for name, v := range got {
+					out[name] = append(out[name], v)
+				}
 			}
 			fmt.Printf("rolling change of %s %d: %v\n", d, t+1, got)
-			s.within(10*time.Second, s.onlyMaster(masterAddr, 100))
+			s.lost(r, "rolling", s.wire)
+			b.end()
 		}
-		b.end()
 	}
 }
 
 const (
-	rollTwo   = "questions that two hosts answered, of 1,000 a second for each address"
-	rollLost  = "probes lost of 1,000 a second, on the address that stays"
-	rollTaken = "adverts of the backup"
+	rollTwo       = "questions that two hosts answered, of 1,000 a second for each address"
+	rollLost      = "probes lost of 1,000 a second, on the address that stays"
+	rollTaken     = "adverts of the backup"
+	rollAsked     = "questions a second for each address, counted"
+	rollSent      = "probes a second, counted"
+	rollUnsettled = "pairs that had not settled 3 s after the change"
+	rollRestless  = "pairs that did not settle before it, and were not changed"
+	rollRefused   = "reloads that failed"
 )
 
-// roll gives both nodes the next list, the master first every other time.
-func (s *site) roll(d string, list int) map[string]sample {
+// rollNames are the numbers in the order of the table.
+var rollNames = []string{rollTwo, rollLost, rollTaken, rollAsked, rollSent, rollUnsettled, rollRestless, rollRefused}
+
+// rollingTrial starts a pair and changes it.
+func (s *site) rollingTrial(d string, backupFirst bool) map[string]sample {
+	c := func(n *lab.Node, priority int) string { return s.File(n.Name+".conf", rollingConf(priority, 0)) }
+	s.m = s.launch(d, s.master, c(s.master, masterPriority))
+	s.mark()
+	if !s.within(20*time.Second, s.onlyMaster(masterAddr, 10)) {
+		return map[string]sample{rollRestless: 1}
+	}
+	s.p = s.launch(d, s.backup, c(s.backup, backupPriority))
+	// A backup that does not hear the master takes over within this.
+	s.hold(time.Second)
+	s.mark()
+	if !s.within(20*time.Second, s.onlyMaster(masterAddr, 100)) {
+		return map[string]sample{rollRestless: 1}
+	}
+	return s.roll(d, backupFirst)
+}
+
+// roll gives both nodes the other list.
+func (s *site) roll(d string, backupFirst bool) map[string]sample {
 	addrs := []string{vip, rollingAddr(0), rollingAddr(1)}
+	from := time.Now()
 	var askers []*lab.Asker
 	for _, a := range addrs {
 		askers = append(askers, s.client.Ask("ens33", clientAddr, a, askEvery))
 	}
 	p := s.client.Probe(vip, time.Millisecond)
 	s.hold(100 * time.Millisecond)
-	from := time.Now()
 	order := []*lab.Node{s.master, s.backup}
-	if list%4 >= 2 { // either list comes first on either node
+	if backupFirst {
 		slices.Reverse(order)
 	}
+	refused := 0
 	for _, n := range order {
 		daemon, priority := s.m, masterPriority
 		if n == s.backup {
 			daemon, priority = s.p, backupPriority
 		}
-		s.File(n.Name+".conf", rollingConf(priority, list))
+		s.File(n.Name+".conf", rollingConf(priority, 1))
 		if err := s.reload(d, n, daemon); err != nil {
-			s.b.Fatalf("%v", err)
+			fmt.Println(err)
+			refused++
 		}
 		s.hold(reloadPause)
 	}
-	sent := p.Sent()
+	s.mark()
+	settled := s.within(rollWatched, s.onlyMaster(masterAddr, 20))
+	sent, rate, asked := p.Sent(), p.Rate(), 0.0
+	for _, a := range askers {
+		a.Stop()
+		asked += a.Rate()
+	}
 	s.hold(100 * time.Millisecond)
 	lost := sent - p.RepliesTo(sent)
 	p.Stop()
-	for _, a := range askers {
-		a.Stop()
+	out := map[string]sample{
+		rollLost: float64(lost), rollSent: rate, rollAsked: asked / float64(len(askers)),
+		rollTwo: 0, rollTaken: 0, rollUnsettled: 0, rollRefused: float64(refused),
 	}
-	taken := 0
+	if !settled {
+		out[rollUnsettled] = 1
+	}
 	for _, f := range s.wire.Adverts(backupAddr) {
 		if f.Time.After(from) {
-			taken++
+			out[rollTaken]++
 		}
 	}
-	two := 0
-	for _, a := range addrs {
-		two += twoOwners(s.wire.Answering(a, from))
+	for i, a := range addrs {
+		out[rollTwo] += sample(twoOwners(askers[i].Asked(), s.wire.Answering(a, from)))
 	}
-	return map[string]sample{rollTwo: float64(two), rollLost: float64(lost), rollTaken: float64(taken)}
+	return out
 }
 
-// twoOwners counts the questions that hosts with different MACs answered. The
-// client does not capture its own questions: answers within the asking interval
-// after the first are of one question.
-func twoOwners(answers []lab.Frame) (n int) {
-	for i := 0; i < len(answers); {
-		first, two := answers[i], false
-		for ; i < len(answers) && answers[i].Time.Sub(first.Time) < askEvery; i++ {
-			two = two || answers[i].MAC.String() != first.MAC.String()
+// twoOwners counts the questions that hosts with different MACs answered: every
+// answer is one to the last question before it.
+func twoOwners(asked []time.Time, answers []lab.Frame) (n int) {
+	for i, at := range asked {
+		first, two := "", false
+		for ; len(answers) > 0; answers = answers[1:] {
+			f := answers[0]
+			if i+1 < len(asked) && !f.Time.Before(asked[i+1]) {
+				break
+			}
+			if f.Time.Before(at) {
+				continue
+			}
+			mac := f.MAC.String()
+			two = two || first != "" && mac != first
+			first = mac
 		}
 		if two {
 			n++
 		}
 	}
 	return n
+}
+
+// lost notes frames that the kernel had no room for in a capture.
+func (s *site) lost(r *result, part string, c *lab.Capture) {
+	n, err := c.Dropped()
+	if err != nil {
+		s.b.Fatalf("%v", err)
+	}
+	if r.LostFrames == nil {
+		r.LostFrames = map[string]int{}
+	}
+	r.LostFrames[part] += n
 }

@@ -18,26 +18,38 @@ func TestTwoOwners(t *testing.T) {
 		us   int
 		host byte
 	}
+	every := []int{0, 1000, 2000, 3000}
 	for _, c := range []struct {
 		name    string
+		asked   []int
 		answers []answer
 		want    int
 	}{
-		{"no answer", nil, 0},
-		{"one host", []answer{{0, 1}, {1100, 1}, {2200, 1}}, 0},
-		{"one host answers twice", []answer{{0, 1}, {50, 1}}, 0},
-		{"one after the other", []answer{{0, 1}, {1100, 1}, {2200, 2}, {3300, 2}}, 0},
-		{"both answer one question, and the first goes", []answer{{0, 1}, {1100, 1}, {1150, 2}, {2200, 2}}, 1},
-		{"a second host answers once", []answer{{0, 1}, {1100, 2}, {1150, 1}, {2200, 1}}, 1},
-		{"both answer all questions", []answer{{0, 1}, {50, 2}, {1100, 2}, {1150, 1}, {2200, 1}, {2250, 2}}, 3},
-		{"a late answer of a second host", []answer{{0, 1}, {1040, 2}, {1100, 1}, {2200, 1}}, 1},
+		{"no answer", every, nil, 0},
+		{"no question", nil, []answer{{50, 1}, {60, 2}}, 0},
+		{"one host", every, []answer{{50, 1}, {1050, 1}, {2050, 1}}, 0},
+		{"one host answers twice", every, []answer{{50, 1}, {90, 1}}, 0},
+		{"one after the other", every, []answer{{50, 1}, {1050, 1}, {2050, 2}, {3050, 2}}, 0},
+		{"one after the other, with two questions soon after another", []int{0, 1000, 1100}, []answer{{50, 1}, {1050, 1}, {1150, 2}}, 0},
+		{"an answer before the first question", []int{1000}, []answer{{950, 1}, {1050, 2}}, 0},
+		{"both answer one question, and the first goes", every, []answer{{50, 1}, {1050, 1}, {1150, 2}, {2050, 2}}, 1},
+		{"a second host answers once", every, []answer{{50, 1}, {1050, 2}, {1150, 1}, {2050, 1}}, 1},
+		{"a second host answers between two answers of the first", every, []answer{{50, 1}, {60, 2}, {70, 1}}, 1},
+		{"both answer all questions", every, []answer{{50, 1}, {60, 2}, {1050, 2}, {1060, 1}, {2050, 1}, {2060, 2}}, 3},
+		{"a late answer of a second host", every, []answer{{50, 1}, {990, 2}, {1050, 1}, {2050, 1}}, 1},
+		{"after the last question", every, []answer{{3050, 1}, {3900, 2}}, 1},
 	} {
 		t.Run(c.name, func(t *testing.T) {
+			at := func(us int) time.Time { return time.Unix(0, 0).Add(time.Duration(us) * time.Microsecond) }
+			var asked []time.Time
+			for _, us := range c.asked {
+				asked = append(asked, at(us))
+			}
 			var frames []lab.Frame
 			for _, a := range c.answers {
-				frames = append(frames, lab.Frame{Time: time.Unix(0, 0).Add(time.Duration(a.us) * time.Microsecond), MAC: net.HardwareAddr{2, 0, 0, 0, 0, a.host}})
+				frames = append(frames, lab.Frame{Time: at(a.us), MAC: net.HardwareAddr{2, 0, 0, 0, 0, a.host}})
 			}
-			assert.Equal(t, c.want, twoOwners(frames))
+			assert.Equal(t, c.want, twoOwners(asked, frames))
 		})
 	}
 }
@@ -57,7 +69,7 @@ func TestGapsOf(t *testing.T) {
 		{"one of them late, one falls silent", []lab.Frame{at(1, 1), at(2, 1), at(8, 2), at(9, 2)}, []sample{1, 1, 8, 8, 1, 1}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			assert.ElementsMatch(t, c.want, gapsOf(c.adverts, 2, from, from.Add(10*interval)))
+			assert.ElementsMatch(t, c.want, gapsOf(c.adverts, 2, interval, from, from.Add(10*interval)))
 		})
 	}
 }

@@ -5,6 +5,7 @@ package main
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -44,32 +45,42 @@ var faults = []fault{
 // freeze is played in several labs at once: most of it is waiting.
 var freeze = fault{"freeze", "resume to the last answer of the one that yields, ms", nil, []string{"xvrrp", "keepalived"}}
 
-// runFault fills r.Faults[name][daemon][number].
+// runFault fills r.Faults[name][daemon][number], with a trial of each daemon in
+// turn, so that slow phases of the machine meet all alike.
 func (b *bench) runFault(r *result, f fault, trials int) {
 	r.Faults[f.name] = map[string]map[string][]sample{}
-	for _, d := range f.peers {
-		if !b.has(d) {
-			continue
-		}
-		out := map[string][]sample{}
-		r.Faults[f.name][d] = out
-		var s *site
-		for t := range trials {
-			if s == nil || d == "frr" {
-				b.end()
-				s = b.site(d)
+	for t := range trials {
+		for _, d := range f.peers {
+			if !b.has(d) {
+				continue
 			}
-			s.begin(d)
-			got := f.run(s, d)
-			for name, v := range got {
-				out[name] = append(out[name], v)
+			if t == 0 {
+				r.Faults[f.name][d] = map[string][]sample{}
 			}
-			fmt.Printf("%s %s %d: %v\n", f.name, d, t+1, got)
-			s.finish(d)
+			b.trial(f.part(), d, func() {
+				s := b.site(d)
+				s.begin(d)
+				r.played(f, d, f.run(s, d))
+				s.lost(r, f.part(), s.wire)
+			})
 		}
-		b.end()
 	}
 }
+
+// part is the name that -only knows a fault by.
+func (f fault) part() string { return "fault-" + f.name }
+
+// played keeps the numbers of a trial.
+func (r *result) played(f fault, d string, got map[string]sample) {
+	out := r.Faults[f.name][d]
+	for name, v := range got {
+		out[name] = append(out[name], v)
+	}
+	fmt.Printf("%s %s: %v\n", f.name, d, got)
+}
+
+// ownerless is a trial that could not be played.
+const ownerless = "trials left out: nobody answered before"
 
 // begin starts a master and a backup and waits until nothing changes any more.
 func (s *site) begin(d string) {
@@ -85,31 +96,18 @@ func (s *site) begin(d string) {
 	_ = unix.Nanosleep(&phase, nil)
 }
 
-// finish ends the daemons and leaves no address behind.
-func (s *site) finish(d string) {
-	for _, p := range []*lab.Process{s.p, s.m} {
-		p.Signal(unix.SIGCONT)
-		p.Kill()
-	}
-	if d == "frr" {
-		return // its site is taken down
-	}
-	for _, n := range []*lab.Node{s.backup, s.master} {
-		_, _ = n.Try("ip", "address", "del", vip+"/24", "dev", "ens33")
-	}
-}
-
 // startFast is start with fast detection, if the daemon has it.
 func (s *site) startFast(d string, n *lab.Node, priority int) *lab.Process {
 	if !ours(d) {
 		return s.start(d, n, priority, 1)
 	}
+	defer s.mark()
 	return n.XVRRPD(s.File(n.Name+".conf", "global_defs {\nfast_detect interval 1 multiplier 3\n}\n"+conf(priority, 1)))
 }
 
 func (s *site) sessionUp() bool {
 	st, err := status(s.backup)
-	return err == nil && len(st.Interfaces[0].Sessions) > 0 && st.Interfaces[0].Sessions[0].State == "Up"
+	return err == nil && len(st.Interfaces) > 0 && len(st.Interfaces[0].Sessions) > 0 && st.Interfaces[0].Sessions[0].State == "Up"
 }
 
 // served starts the client and waits until it is served.
@@ -127,11 +125,12 @@ func (s *site) silentCut(string) map[string]sample {
 	s.Eventually("the client is served again", 10*time.Second, func() bool {
 		return p.LastReply().After(first.Add(50 * time.Millisecond))
 	})
+	rate := p.Rate()
 	p.Stop()
 	gap, _ := p.Darkness(from.Add(-interval), time.Now())
 	last := s.wire.Adverts(masterAddr)
 	s.master.Mend("ens33")
-	return map[string]sample{"": ms(gap), "last advert to first advert": ms(first.Sub(last[len(last)-1].Time))}
+	return map[string]sample{"": ms(gap), "last advert to first advert": ms(first.Sub(last[len(last)-1].Time)), probeRate: rate}
 }
 
 // firstAdvert waits for the backup's first advert after a moment.
@@ -158,19 +157,21 @@ func (s *site) kill(string) map[string]sample {
 	// From the takeover on: from the first announcement of the new master.
 	takeover := s.firstGARP(at)
 	s.hold(300 * time.Millisecond)
+	rate := p.Rate()
 	a.Stop()
 	p.Stop()
 	gap, _ := p.Darkness(at.Add(-interval), time.Now())
 	return map[string]sample{
 		"": ms(first.Sub(at)), "MACs that answer after it": float64(len(s.wire.Answers(vip, takeover))), "client dark": ms(gap),
+		probeRate: rate, askRate: a.Rate(),
 	}
 }
 
 func (s *site) firstGARP(after time.Time) (at time.Time) {
-	mac := s.backup.MAC("ens33").String()
+	mac, master := s.backup.MAC("ens33").String(), s.master.MAC("ens33").String()
 	s.Eventually("the backup announces the address", 10*time.Second, func() bool {
 		for _, f := range s.wire.GARPs(vip) {
-			if f.Time.After(after) && f.MAC.String() != s.master.MAC("ens33").String() && (f.MAC.String() == mac || f.MAC[0] == 0) {
+			if f.Time.After(after) && f.MAC.String() != master && (f.MAC.String() == mac || f.MAC[0] == 0) {
 				at = f.Time
 				return true
 			}
@@ -180,25 +181,89 @@ func (s *site) firstGARP(after time.Time) (at time.Time) {
 	return at
 }
 
+// hungWatched is how long a hung host is watched.
+const hungWatched = lease + 300*time.Millisecond
+
+const (
+	otherAnswers = "to the first answer of the other, ms"
+	lastOwners   = "MACs that answer at the end"
+	probeRate    = "probes a second, counted"
+	askRate      = "questions a second, counted"
+)
+
 func (s *site) hang(string) map[string]sample {
 	a := s.client.Ask("ens33", clientAddr, vip, askEvery)
-	s.hold(50 * time.Millisecond)
+	since := time.Now()
+	if !s.answers(s.master, since) {
+		a.Stop()
+		return map[string]sample{ownerless: 1}
+	}
 	at := time.Now()
 	s.m.Signal(unix.SIGSTOP)
-	s.hold(lease + 300*time.Millisecond)
+	s.hold(hungWatched)
+	out := s.owners(s.master, s.backup, since, at, hungWatched)
 	a.Stop()
-	return map[string]sample{"": ms(s.lastAnswer(s.master, at).Sub(at))}
+	out[askRate] = a.Rate()
+	return out
 }
 
-// lastAnswer is when a host last answered for the address, or since.
-func (s *site) lastAnswer(n *lab.Node, since time.Time) time.Time {
-	mac, last := n.MAC("ens33").String(), since
-	for _, f := range s.wire.Answering(vip, since) {
-		if f.MAC.String() == mac {
+// answers waits until a host answers for the address.
+func (s *site) answers(n *lab.Node, since time.Time) bool {
+	mac := n.MAC("ens33").String()
+	return s.within(2*time.Second, func() bool { return slices.Contains(s.wire.Answers(vip, since), mac) })
+}
+
+// owners says who answered from a moment on, at which one host was to yield to
+// another. A time that is not over when they are watched no more is the time
+// that they were watched.
+func (s *site) owners(yields, follows *lab.Node, since, at time.Time, watched time.Duration) map[string]sample {
+	return ownersOf(s.wire.Answering(vip, since), yields.MAC("ens33").String(), follows.MAC("ens33").String(), at, watched)
+}
+
+func ownersOf(answers []lab.Frame, yields, follows string, at time.Time, watched time.Duration) map[string]sample {
+	const atEnd = 200 * time.Millisecond
+	last, first := at, watched
+	owners := map[string]bool{}
+	for _, f := range answers {
+		mac, after := f.MAC.String(), f.Time.Sub(at)
+		if after < 0 || after > watched {
+			continue
+		}
+		switch mac {
+		case yields:
 			last = f.Time
+		case follows:
+			first = min(first, after)
+		}
+		if after > watched-atEnd {
+			owners[mac] = true
 		}
 	}
-	return last
+	yielded := last.Sub(at)
+	if yielded > watched-10*askEvery { // it goes on
+		yielded = watched
+	}
+	return map[string]sample{"": ms(yielded), otherAnswers: ms(first), lastOwners: float64(len(owners))}
+}
+
+// watched is how long a fault is watched; a time that long had not ended.
+func watched(fault, number string) time.Duration {
+	switch {
+	case number != "" && number != otherAnswers:
+	case fault == "stop":
+		return hungWatched
+	case fault == freeze.name:
+		return thawWatched
+	}
+	return 0
+}
+
+// figure is a number of a fault, as it is printed.
+func figure(fault, number string, v sample) string {
+	if w := watched(fault, number); w > 0 && v >= ms(w) {
+		return fmt.Sprintf("> %.0f", ms(w))
+	}
+	return fmt.Sprintf("%.2f", v)
 }
 
 func (s *site) planned(string) map[string]sample {
@@ -209,44 +274,46 @@ func (s *site) planned(string) map[string]sample {
 	s.hold(300 * time.Millisecond)
 	sent := p.Sent()
 	s.hold(100 * time.Millisecond)
-	lost := sent - p.RepliesTo(sent)
+	lost, rate := sent-p.RepliesTo(sent), p.Rate()
 	p.Stop()
 	gap, _ := p.Darkness(from.Add(-interval), time.Now())
-	return map[string]sample{"": float64(lost), "client dark": ms(gap)}
+	return map[string]sample{"": float64(lost), "client dark": ms(gap), probeRate: rate}
 }
 
 // freezes lets whole nodes sleep for five seconds, as a paused virtual machine
-// does, in several labs, and wakes them one after the other.
+// does, in several labs, and wakes them one after the other; the daemons in
+// turn. If one lab fails, so does what is left of its round.
 func (b *bench) freezes(r *result, trials int) {
 	const labs = 5
 	r.Faults[freeze.name] = map[string]map[string][]sample{}
-	for _, d := range freeze.peers {
-		out := map[string][]sample{}
-		r.Faults[freeze.name][d] = out
-		var sites []*site
-		for range labs {
-			sites = append(sites, b.site(d))
+	for t := 0; t < trials; t += labs {
+		for _, d := range freeze.peers {
+			if t == 0 {
+				r.Faults[freeze.name][d] = map[string][]sample{}
+			}
+			b.trial(freeze.part(), d, func() { b.freezeAll(r, d, labs) })
 		}
-		for len(out[""]) < trials {
-			for _, s := range sites {
-				s.begin(d)
-			}
-			for _, s := range sites {
-				at := time.Now()
-				s.m.Signal(unix.SIGSTOP)
-				s.master.Cut("ens33")
-				s.firstAdvert(at)
-			}
-			sites[0].hold(5 * time.Second)
-			for _, s := range sites {
-				for name, v := range s.thaw() {
-					out[name] = append(out[name], v)
-				}
-				s.finish(d)
-			}
-			fmt.Printf("freeze %s: %v\n", d, out[""][len(out[""])-labs:])
-		}
-		b.end()
+	}
+}
+
+// freezeAll is one trial in each lab.
+func (b *bench) freezeAll(r *result, d string, labs int) {
+	var sites []*site
+	for range labs {
+		s := b.site(d)
+		s.begin(d)
+		sites = append(sites, s)
+	}
+	for _, s := range sites {
+		at := time.Now()
+		s.m.Signal(unix.SIGSTOP)
+		s.master.Cut("ens33")
+		s.firstAdvert(at)
+	}
+	sites[0].hold(5 * time.Second)
+	for _, s := range sites {
+		r.played(freeze, d, s.thaw())
+		s.lost(r, freeze.part(), s.wire)
 	}
 }
 
@@ -256,20 +323,22 @@ const thawWatched = 400 * time.Millisecond
 const thawAnnounced = "resume to its announcement, ms"
 
 // thaw wakes the master and looks who answers from then on. A host that
-// announces nothing counts with the time that it is watched.
+// announces nothing has no number for it.
 func (s *site) thaw() map[string]sample {
 	a := s.client.Ask("ens33", clientAddr, vip, askEvery)
-	s.hold(20 * time.Millisecond)
+	since := time.Now()
+	answered := s.answers(s.backup, since)
 	s.master.Mend("ens33")
 	resumed := time.Now()
 	s.m.Signal(unix.SIGCONT)
-	s.hold(thawWatched)
-	a.Stop()
-	out := map[string]sample{
-		"":                            ms(s.lastAnswer(s.backup, resumed).Sub(resumed)),
-		"MACs that answer at the end": float64(len(s.wire.Answers(vip, time.Now().Add(-200*time.Millisecond)))),
-		thawAnnounced:                 ms(thawWatched),
+	if !answered {
+		a.Stop()
+		return map[string]sample{ownerless: 1}
 	}
+	s.hold(thawWatched)
+	out := s.owners(s.backup, s.master, since, resumed, thawWatched)
+	a.Stop()
+	out[askRate] = a.Rate()
 	mac := s.master.MAC("ens33").String()
 	for _, f := range s.wire.GARPs(vip) {
 		if f.Time.After(resumed) && f.MAC.String() == mac {

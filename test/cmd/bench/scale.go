@@ -12,7 +12,6 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
-	"golang.org/x/sys/unix"
 
 	"github.com/xvrrp/xvrrp/test/lab"
 )
@@ -54,42 +53,54 @@ const (
 const (
 	restWindows = 4
 	restWindow  = 5 * time.Second
+	// restLimit is how long a pair may take to share the addresses as it should,
+	// after the time that it is given anyway.
+	restLimit = time.Minute
+	// afterStart is from the last address until memory is read.
+	afterStart = time.Second
 )
 
 // grown is what became of a daemon of one shape.
 type grown struct {
-	StartMs    []sample // start of the program to the last address
-	ProcessMiB float64  // of all processes
-	KernelMiB  float64  // BPF maps and programs
+	StartMs []sample // start of the program to the last address
+	// Alone, while no other process shares its text, the largest of all starts:
+	ProcessMiB float64 // of all processes
+	KernelMiB  float64 // BPF maps, and bytecode of programs
 	Programs   int
 	// With a backup of the same kind on the other ends:
-	Owned                  [2]int   // addresses of master and backup
+	Owned                  [2]int   // addresses of master and backup after the windows, or before if that was wrong
 	RestMaster, RestBackup []sample // processor in percent of a core, by window
+	// ProcessesMiB are those of each start.
+	ProcessesMiB []sample
 }
 
-// scale starts daemons of every shape, and looks at them at rest.
+// scale starts daemons of every shape, one of each kind in turn, and looks at
+// them at rest.
 func (b *bench) scale(r *result) {
 	r.Scale = map[string]map[string]*grown{}
 	for _, sh := range shapes {
-		r.Scale[sh.String()] = map[string]*grown{}
-		for _, d := range everybody[:3] {
-			if !b.has(d) || d == "before" && sh.interfaces > largestBefore {
-				continue
-			}
-			g, starts := &grown{}, sh.starts
-			if d == "before" {
-				starts = min(starts, startsBefore)
-			}
-			r.Scale[sh.String()][d] = g
-			for n := range starts {
-				s := b.wires(d, sh.shape)
-				g.StartMs = append(g.StartMs, s.startToLast(d, sh.shape))
-				if n == 0 {
-					s.rest(d, sh.shape, g)
+		of := map[string]*grown{}
+		r.Scale[sh.String()] = of
+		for n := range sh.starts {
+			for _, d := range everybody[:3] {
+				if !b.has(d) || d == "before" && (sh.interfaces > largestBefore || n >= startsBefore) {
+					continue
 				}
-				b.end()
+				b.trial("scale", d, func() {
+					s := b.wires(d, sh.shape)
+					took := s.startToLast(d, sh.shape)
+					if of[d] == nil {
+						of[d] = &grown{}
+					}
+					of[d].StartMs = append(of[d].StartMs, took)
+					s.hold(afterStart)
+					s.memory(of[d])
+					if of[d].RestMaster == nil {
+						s.rest(d, sh.shape, of[d])
+					}
+					fmt.Printf("%s, %s %d: %+v\n", sh, d, n+1, *of[d])
+				})
 			}
-			fmt.Printf("%s, %s: %+v\n", sh, d, *g)
 		}
 	}
 }
@@ -97,6 +108,7 @@ func (b *bench) scale(r *result) {
 // wires is a pair of hosts with a wire for each interface. There is no client.
 func (b *bench) wires(daemon string, sh shape) *site {
 	s := &site{Lab: lab.New(b), b: b}
+	s.Quiet = true
 	if daemon == "before" {
 		s.Bin = b.before
 	}
@@ -138,7 +150,7 @@ func (s *site) launch(daemon string, n *lab.Node, conf string) *lab.Process {
 	if ours(daemon) {
 		return n.Launch(nil, conf)
 	}
-	return n.Keepalived(conf)
+	return s.keepalived(n, conf)
 }
 
 // startToLast starts the master and returns the time until it has its last
@@ -162,8 +174,11 @@ func (s *site) startToLast(daemon string, sh shape) sample {
 	seen := map[string]bool{}
 	for len(seen) < sh.instances() {
 		select {
-		case u := <-updates:
-			if a, _ := netip.AddrFromSlice(u.LinkAddress.IP); u.NewAddr && a.Unmap().As4()[3] > 2 {
+		case u, ok := <-updates:
+			if !ok {
+				s.b.Fatalf("watch the addresses: the kernel's messages ended: %s", s.m.Output())
+			}
+			if a, _ := netip.AddrFromSlice(u.LinkAddress.IP); u.NewAddr && virtual(a.Unmap()) {
 				seen[a.String()] = true
 			}
 		case <-limit:
@@ -173,11 +188,44 @@ func (s *site) startToLast(daemon string, sh shape) sample {
 	return ms(time.Since(from))
 }
 
+// virtual reports whether an address is one of scaleVIP.
+func virtual(a netip.Addr) bool { return a.Is4() && a.As4()[0] == 10 && a.As4()[3] > 2 }
+
+// memory notes what the master takes.
+func (s *site) memory(g *grown) {
+	mib := treePss(s.m)
+	kernel, programs := mapsAndPrograms(s.m)
+	g.ProcessesMiB = append(g.ProcessesMiB, mib)
+	g.ProcessMiB, g.KernelMiB, g.Programs = max(g.ProcessMiB, mib), max(g.KernelMiB, kernel), max(g.Programs, programs)
+}
+
+// owned counts the virtual addresses of master and backup.
+func (s *site) owned() (out [2]int) {
+	for i, n := range []*lab.Node{s.master, s.backup} {
+		for _, line := range strings.Split(n.Run("ip", "-4", "-o", "address", "show"), "\n") {
+			f := strings.Fields(line)
+			if len(f) < 4 {
+				continue
+			}
+			if a, err := netip.ParsePrefix(f[3]); err == nil && virtual(a.Addr()) {
+				out[i]++
+			}
+		}
+	}
+	return out
+}
+
 // rest lets a backup join, and measures both when they have come to rest.
 func (s *site) rest(daemon string, sh shape, g *grown) {
 	s.p = s.launch(daemon, s.backup, s.File("b.conf", scaleConf(backupPriority, sh)))
 	// Longer than a router that hears nobody takes, after the longest start.
 	s.hold(time.Duration(2*g.StartMs[0])*time.Millisecond + 2*scaleWait)
+	want := [2]int{sh.instances(), 0}
+	for end := time.Now().Add(restLimit); ; s.hold(time.Second) {
+		if g.Owned = s.owned(); g.Owned == want || time.Now().After(end) {
+			break
+		}
+	}
 	for range restWindows {
 		m, p, at := treeCPU(s.m), treeCPU(s.p), time.Now()
 		s.hold(restWindow)
@@ -185,19 +233,7 @@ func (s *site) rest(daemon string, sh shape, g *grown) {
 		g.RestMaster = append(g.RestMaster, (treeCPU(s.m)-m).Seconds()/wall*100)
 		g.RestBackup = append(g.RestBackup, (treeCPU(s.p)-p).Seconds()/wall*100)
 	}
-	g.ProcessMiB = treePss(s.m)
-	g.KernelMiB, g.Programs = mapsAndPrograms(s.m)
-	for i, n := range []*lab.Node{s.master, s.backup} {
-		for _, line := range strings.Split(n.Run("ip", "-4", "-o", "address", "show"), "\n") {
-			f := strings.Fields(line)
-			if len(f) < 4 {
-				continue
-			}
-			if a, err := netip.ParsePrefix(f[3]); err == nil && a.Addr().As4()[0] == 10 && a.Addr().As4()[3] > 2 {
-				g.Owned[i]++
-			}
-		}
+	if g.Owned == want { // and still at rest?
+		g.Owned = s.owned()
 	}
-	s.m.Signal(unix.SIGTERM)
-	s.p.Signal(unix.SIGTERM)
 }

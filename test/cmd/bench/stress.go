@@ -12,7 +12,10 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/xvrrp/xvrrp/control/config"
 	"github.com/xvrrp/xvrrp/control/packet/packettest"
@@ -22,6 +25,7 @@ import (
 // nodeStatus is the part of the status that is measured here.
 type nodeStatus struct {
 	Instances []struct {
+		Name     string
 		State    string
 		Counters struct {
 			Transitions map[string]int
@@ -30,11 +34,7 @@ type nodeStatus struct {
 	}
 	Interfaces []struct {
 		Frames   map[string]struct{ Pass, Drop int }
-		Sessions []struct {
-			State    string
-			Verdicts map[string]int
-			Sent     int `json:"probes_sent"`
-		}
+		Sessions []sessionStatus
 	}
 	Loop struct {
 		WakeLateMaxMs float64 `json:"wake_late_max_ms"`
@@ -42,10 +42,42 @@ type nodeStatus struct {
 	}
 }
 
+type sessionStatus struct {
+	State    string
+	Verdicts map[string]int
+	Sent     int `json:"probes_sent"`
+}
+
 func status(n *lab.Node) (st nodeStatus, err error) {
 	err = json.Unmarshal([]byte(n.Ctl("status", "--json")), &st)
 	return st, err
 }
+
+// status is that of a daemon, with its instances and its interface.
+func (s *site) status(n *lab.Node) nodeStatus {
+	st, err := status(n)
+	switch {
+	case err != nil:
+		s.b.Fatalf("read the status of %s: %v", n.Name, err)
+	case len(st.Instances) == 0:
+		s.b.Fatalf("the status of %s has no instance", n.Name)
+	case len(st.Interfaces) == 0:
+		s.b.Fatalf("the status of %s has no interface", n.Name)
+	}
+	return st
+}
+
+// session is the one of fast detection that the backup has.
+func (s *site) session() (st nodeStatus, session sessionStatus) {
+	st = s.status(s.backup)
+	if len(st.Interfaces[0].Sessions) == 0 {
+		s.b.Fatalf("the status of the backup has no session")
+	}
+	return st, st.Interfaces[0].Sessions[0]
+}
+
+// downs are the verdicts that end a session.
+func (s sessionStatus) downs() int { return s.Verdicts["down"] + s.Verdicts["admin_down"] }
 
 // later is the number of times that a loop woke later than each of lateBounds.
 func later(n *lab.Node) (out [len(lateBounds)]int) {
@@ -77,6 +109,16 @@ var lateBounds = [...]time.Duration{1 << 20, 1 << 22, 1 << 23, 1 << 24, 1 << 25,
 func (s nodeStatus) transitions(instance int) (sum int) {
 	for _, n := range s.Instances[instance].Counters.Transitions {
 		sum += n
+	}
+	return sum
+}
+
+// transitionsBut are those of all instances but one.
+func (s nodeStatus) transitionsBut(name string) (sum int) {
+	for i := range s.Instances {
+		if s.Instances[i].Name != name {
+			sum += s.transitions(i)
+		}
 	}
 	return sum
 }
@@ -127,23 +169,23 @@ type unmoved struct {
 // of it since.
 func (s *site) watchBothWays() func() *unmoved {
 	mp := s.master.XVRRPD(s.File("m.conf", bothWays(masterPriority)))
+	s.mark()
 	s.steady(masterAddr, 20)
 	bp := s.backup.XVRRPD(s.File("b.conf", bothWays(backupPriority)))
+	s.mark()
 	s.Eventually("the session is Up", 10*time.Second, s.sessionUp)
 	s.steady(masterAddr, 200)
-	before, _ := status(s.backup)
+	before, was := s.session()
 	lateBefore := map[string][len(lateBounds)]int{"master": later(s.master), "backup": later(s.backup)}
 	began, stolen := time.Now(), stolenMs()
 	return func() *unmoved {
-		after, _ := status(s.backup)
-		m, _ := status(s.master)
-		session, was := after.Interfaces[0].Sessions[0], before.Interfaces[0].Sessions[0]
-		downs := func(v map[string]int) int { return v["down"] + v["admin_down"] }
+		after, session := s.session()
+		m := s.status(s.master)
 		u := &unmoved{
 			Seconds: time.Since(began).Seconds(), FalseFailovers: map[string]int{},
 			Held:          after.Instances[withFastDetect].Counters.Held - before.Instances[withFastDetect].Counters.Held,
 			Probes:        session.Sent - was.Sent,
-			Downs:         downs(session.Verdicts) - downs(was.Verdicts),
+			Downs:         session.downs() - was.downs(),
 			WakeLateMaxMs: map[string]float64{"master": m.Loop.WakeLateMaxMs, "backup": after.Loop.WakeLateMaxMs},
 			StolenMs:      stolenMs() - stolen,
 			Later:         map[string][len(lateBounds)]int{"master": later(s.master), "backup": later(s.backup)},
@@ -168,11 +210,14 @@ func (s *site) watchBothWays() func() *unmoved {
 func (b *bench) starve(r *result, length time.Duration) {
 	x, k := b.site("xvrrp"), b.site("keepalived")
 	defer b.end()
+	k.logRead = true
 	// xvrrp as it is without a keyword; keepalived above the hogs.
 	const above = config.DefaultRTPriority
-	k.master.Keepalived(k.File("m.conf", confAt(above, masterPriority, 1)))
+	k.keepalived(k.master, k.File("m.conf", confAt(above, masterPriority, 1)))
+	k.mark()
 	k.steady(masterAddr, 10)
-	ka := k.backup.Keepalived(k.File("b.conf", confAt(above, backupPriority, 1)))
+	ka := k.keepalived(k.backup, k.File("b.conf", confAt(above, backupPriority, 1)))
+	k.mark()
 	became := x.watchBothWays()
 	k.steady(masterAddr, 100)
 	entered := strings.Count(ka.Output(), "Entering MASTER STATE")
@@ -191,8 +236,17 @@ func (b *bench) starve(r *result, length time.Duration) {
 // processor time ends them: whatever would have to run to end real-time hogs
 // might not.
 func hog(d time.Duration, n int, prefix ...string) {
+	for _, c := range startHogs(d, n, prefix...) {
+		_ = c.Wait()
+	}
+}
+
+// hogs are busy loops.
+type hogs []*exec.Cmd
+
+// startHogs starts n busy loops, which end by themselves after a while.
+func startHogs(d time.Duration, n int, prefix ...string) (running hogs) {
 	seconds := int(d.Seconds()) * runtime.NumCPU() / n
-	var running []*exec.Cmd
 	for range n {
 		args := append(slices.Clone(prefix), "sh", "-c", fmt.Sprintf("ulimit -t %d; while :; do :; done", seconds))
 		c := exec.Command(args[0], args[1:]...)
@@ -200,9 +254,21 @@ func hog(d time.Duration, n int, prefix ...string) {
 			running = append(running, c)
 		}
 	}
-	for _, c := range running {
-		_ = c.Wait()
+	return running
+}
+
+// stop ends ordinary ones, and returns how many had run until then.
+func (h hogs) stop() (ran int) {
+	for _, c := range h {
+		_ = c.Process.Signal(unix.SIGTERM)
 	}
+	for _, c := range h {
+		_ = c.Wait()
+		if st, ok := c.ProcessState.Sys().(syscall.WaitStatus); ok && st.Signal() == unix.SIGTERM {
+			ran++
+		}
+	}
+	return ran
 }
 
 // What the program drops by itself, but for a trickle.
@@ -222,20 +288,16 @@ type flooded struct {
 	CPUIdle     float64
 }
 
-func (b *bench) floods(r *result, length time.Duration) {
-	for _, d := range []string{"xvrrp", "before"} {
-		if b.has(d) {
-			b.floodsOf(r, d, length)
-		}
-	}
+// kindOfFlood is a row of the flood matrix.
+type kindOfFlood struct {
+	kind  string
+	flood lab.Flood
 }
 
-func (b *bench) floodsOf(r *result, daemon string, length time.Duration) {
+// floods plays every flood to each daemon in turn.
+func (b *bench) floods(r *result, length time.Duration) {
 	spoofed := netip.MustParseAddr("192.168.1.66")
-	for _, f := range []struct {
-		kind  string
-		flood lab.Flood
-	}{
+	for _, f := range []kindOfFlood{
 		{floodUnknown, lab.Flood{Frames: 190, Change: func(n int, s *packettest.Spec) { s.Advert.VRID = uint8(60 + n%190) }}},
 		{floodTTL, lab.Flood{Change: func(_ int, s *packettest.Spec) { s.TTL = 64 }}},
 		{"wrong checksum", lab.Flood{Change: func(_ int, s *packettest.Spec) {
@@ -247,47 +309,57 @@ func (b *bench) floodsOf(r *result, daemon string, length time.Duration) {
 			s.Advert.Priority, s.Src = 1, netip.AddrFrom4([4]byte{192, 168, 1, byte(150 + n)})
 		}}},
 	} {
-		s := b.site(daemon)
-		watcher := s.Node("w", "ens33 192.168.1.30/24")
-		every, text := interval, conf
-		if f.flood.Version == 2 {
-			every, text = time.Second, confV2
-		} else {
-			f.flood.Version = 3
+		for _, d := range []string{"xvrrp", "before"} {
+			if b.has(d) {
+				b.floodOf(r, d, f, length)
+			}
 		}
-		f.flood.VRID, f.flood.Addr, f.flood.Interval = 1, netip.MustParseAddr(vip), every
-		m := s.master.XVRRPD(s.File("m.conf", text(masterPriority, 1)))
-		s.steady(masterAddr, 3)
-		p := s.backup.XVRRPD(s.File("b.conf", text(backupPriority, 1)))
-		s.steady(masterAddr, 5)
-		s.hold(time.Second)
-		row := flooded{Daemon: daemon, Kind: f.kind}
-		cpu := func(d time.Duration) float64 {
-			before, at := treeCPU(m)+treeCPU(p), time.Now()
-			s.hold(d)
-			return (treeCPU(m) + treeCPU(p) - before).Seconds() / time.Since(at).Seconds() * 100
-		}
-		row.CPUIdle = cpu(length)
-		sm, _ := status(s.master)
-		sp, _ := status(s.backup)
-		wire := watcher.CaptureOf("ens33", netip.MustParseAddr(masterAddr))
-		s.hold(3 * every)
-		flood, at := s.client.Flood("ens33", f.flood), time.Now()
-		row.CPU = cpu(length)
-		row.Rate = float64(flood.Sent()) / time.Since(at).Seconds()
-		flood.Stop()
-		s.hold(2 * every)
-		adverts := wire.Adverts(masterAddr)
-		for i := 1; i < len(adverts); i++ {
-			row.GapMax = max(row.GapMax, float64(adverts[i].Time.Sub(adverts[i-1].Time))/float64(every))
-		}
-		em, _ := status(s.master)
-		ep, _ := status(s.backup)
-		row.Transitions = em.transitions(0) + ep.transitions(0) - sm.transitions(0) - sp.transitions(0)
-		r.Floods = append(r.Floods, row)
-		fmt.Printf("flood: %+v\n", row)
-		b.end()
 	}
+}
+
+func (b *bench) floodOf(r *result, daemon string, f kindOfFlood, length time.Duration) {
+	s := b.site(daemon)
+	defer b.end()
+	watcher := s.Node("w", "ens33 192.168.1.30/24")
+	every, text := interval, conf
+	if f.flood.Version == 2 {
+		every, text = time.Second, confV2
+	} else {
+		f.flood.Version = 3
+	}
+	f.flood.VRID, f.flood.Addr, f.flood.Interval = 1, netip.MustParseAddr(vip), every
+	m := s.master.XVRRPD(s.File("m.conf", text(masterPriority, 1)))
+	s.mark()
+	s.steady(masterAddr, 3)
+	p := s.backup.XVRRPD(s.File("b.conf", text(backupPriority, 1)))
+	s.mark()
+	s.steady(masterAddr, 5)
+	s.hold(time.Second)
+	row := flooded{Daemon: daemon, Kind: f.kind}
+	cpu := func(d time.Duration) float64 {
+		before, at := treeCPU(m)+treeCPU(p), time.Now()
+		s.hold(d)
+		return (treeCPU(m) + treeCPU(p) - before).Seconds() / time.Since(at).Seconds() * 100
+	}
+	row.CPUIdle = cpu(length)
+	transitions := func() int { return s.status(s.master).transitions(0) + s.status(s.backup).transitions(0) }
+	before := transitions()
+	wire, from := watcher.CaptureOf("ens33", netip.MustParseAddr(masterAddr)), time.Now()
+	s.hold(3 * every)
+	flood, at := s.client.Flood("ens33", f.flood), time.Now()
+	row.CPU = cpu(length)
+	row.Rate = float64(flood.Sent()) / time.Since(at).Seconds()
+	flood.Stop()
+	s.hold(2 * every)
+	to := time.Now()
+	adverts := slices.DeleteFunc(wire.Adverts(masterAddr), func(a lab.Frame) bool {
+		return a.Err != nil || a.Advert.VRID != 1 || a.Time.Before(from) || a.Time.After(to)
+	})
+	row.GapMax = slices.Max(gapsOf(adverts, 1, every, from, to))
+	row.Transitions = transitions() - before
+	s.lost(r, "floods", wire)
+	r.Floods = append(r.Floods, row)
+	fmt.Printf("flood: %+v\n", row)
 }
 
 func confV2(priority, _ int) string {
@@ -318,6 +390,7 @@ func (b *bench) garbage(r *result, length time.Duration) {
 	for _, forced := range []bool{false, true} {
 		s := b.site("xvrrp")
 		s.master.XVRRPD(s.File("m.conf", plainFast(masterPriority)))
+		s.mark()
 		s.steady(masterAddr, 10)
 		env := []string{"env", "GODEBUG=gctrace=1"}
 		if forced {
@@ -332,11 +405,10 @@ func (b *bench) garbage(r *result, length time.Duration) {
 				s.hold(time.Second)
 			}
 		}
-		st, _ := status(s.backup)
-		v := st.Interfaces[0].Sessions[0].Verdicts
+		st, session := s.session()
 		row := collected{
 			Collections: strings.Count(p.Output(), "\ngc "), WakeLateP99: st.Loop.WakeLateP99,
-			WakeLateMax: st.Loop.WakeLateMaxMs, Downs: v["down"] + v["admin_down"],
+			WakeLateMax: st.Loop.WakeLateMaxMs, Downs: session.downs(),
 		}
 		r.Garbage = append(r.Garbage, row)
 		fmt.Printf("garbage collection, forced %v: %+v\n", forced, row)

@@ -3,11 +3,12 @@
 package main
 
 import (
-	"errors"
 	"fmt"
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"strconv"
 	"strings"
@@ -27,41 +28,41 @@ func lockRealtime() {
 	}, 0)
 }
 
-// tree returns a process and its children: keepalived works in a child.
+// tree returns a process and its children: keepalived works in a child. The
+// kernel lists children by the thread that started them.
 func tree(pid int) []int {
 	out := []int{pid}
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
-	if err != nil {
-		return out
-	}
-	for _, f := range strings.Fields(string(text)) {
-		if child, err := strconv.Atoi(f); err == nil {
-			out = append(out, tree(child)...)
+	files, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
+	for _, file := range files {
+		text, _ := os.ReadFile(file) // a thread may have ended meanwhile
+		for _, f := range strings.Fields(string(text)) {
+			if child, err := strconv.Atoi(f); err == nil {
+				out = append(out, tree(child)...)
+			}
 		}
 	}
 	return out
 }
 
 // treeCPU is the processor time of a process and its children, to the
-// nanosecond, summed over threads. A child that has ended still counts, to the
-// tick: keepalived starts another if one dies.
+// nanosecond, with that of threads that have ended. A child that has ended
+// still counts, to the tick: keepalived starts another if one dies.
 func treeCPU(p *lab.Process) time.Duration {
 	var total time.Duration
 	for _, pid := range tree(p.PID()) {
-		total += waitedFor(pid)
-		tasks, _ := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
-		for _, t := range tasks {
-			text, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%s/schedstat", pid, t.Name()))
-			if err != nil {
-				continue
-			}
-			if f := strings.Fields(string(text)); len(f) > 0 {
-				ns, _ := strconv.ParseInt(f[0], 10, 64)
-				total += time.Duration(ns)
-			}
-		}
+		total += processCPU(pid) + waitedFor(pid)
 	}
 	return total
+}
+
+// processCPU is the time on a process's own clock, see clock_getcpuclockid(3).
+func processCPU(pid int) time.Duration {
+	const sched = 2 // CPUCLOCK_SCHED, of a process
+	var at unix.Timespec
+	if unix.ClockGettime(int32(^pid<<3|sched), &at) != nil {
+		return 0 // it has ended
+	}
+	return time.Duration(at.Nano())
 }
 
 // waitedFor is the processor time of children that have ended.
@@ -150,24 +151,41 @@ func mapsAndPrograms(p *lab.Process) (mib float64, programs int) {
 }
 
 // buildRevision builds the programs of a git revision in DIR/bin.
-func buildRevision(revision string) (dir string, err error) {
-	if dir, err = os.MkdirTemp("", "xvrrp-before-"); err != nil {
-		return "", err
-	}
+func buildRevision(revision, dir string) error {
 	sh := `git archive "$1" | tar -x -C "$2" && cd "$2" && CGO_ENABLED=0 go build -o bin/ ./cmd/...`
 	if out, err := exec.Command("sh", "-c", sh, "sh", revision, dir).CombinedOutput(); err != nil {
-		return "", errors.Join(fmt.Errorf("build revision %s: %w: %s", revision, err, out), os.RemoveAll(dir))
+		return fmt.Errorf("build revision %s: %w: %s", revision, err, out)
 	}
-	return dir, nil
+	return nil
+}
+
+// killChildren ends every program that this one has started.
+func killChildren() {
+	for _, pid := range tree(os.Getpid())[1:] {
+		_ = unix.Kill(pid, unix.SIGKILL)
+	}
+}
+
+var labName = regexp.MustCompile(`^xv\d+-\d+`)
+
+// namespaces are the network namespaces of labs.
+func namespaces() (names []string) {
+	files, _ := os.ReadDir("/run/netns")
+	for _, f := range files {
+		if labName.MatchString(f.Name()) {
+			names = append(names, f.Name())
+		}
+	}
+	return names
 }
 
 // goBenchmarks runs what `go test -bench` measures: the cost of the program in
 // the kernel, and allocations.
-func goBenchmarks() (frames, allocs string) {
-	run := func(args ...string) string {
+func goBenchmarks() (frames, allocs string, err error) {
+	run := func(args ...string) (string, error) {
 		out, err := exec.Command("go", append([]string{"test", "-run", "XXX", "-count", "1"}, args...)...).CombinedOutput()
 		if err != nil {
-			return fmt.Sprintf("%v: %s", err, out)
+			return "", fmt.Errorf("go test %s: %w: %s", strings.Join(args, " "), err, out)
 		}
 		var lines []string
 		for _, l := range strings.Split(string(out), "\n") {
@@ -175,8 +193,17 @@ func goBenchmarks() (frames, allocs string) {
 				lines = append(lines, l)
 			}
 		}
-		return strings.Join(lines, "\n")
+		return strings.Join(lines, "\n"), nil
 	}
-	return run("-bench", "Frame", "-benchtime", "30x", "./loader"),
-		run("-bench", ".", "-benchmem", "./control/...", "./cmd/internal/...")
+	frames, err = run("-bench", "Frame", "-benchtime", "30x", "./loader")
+	if err != nil {
+		return "", "", err
+	}
+	for _, frame := range []string{frameOther, frameAdvert} {
+		if math.IsNaN(aboveEmpty(frameCosts(frames), frame)) {
+			return "", "", fmt.Errorf("the benchmark of %q or %q printed no figure: %s", frame, frameEmpty, frames)
+		}
+	}
+	allocs, err = run("-bench", ".", "-benchmem", "./control/...", "./cmd/internal/...")
+	return frames, allocs, err
 }
