@@ -47,8 +47,8 @@ func (r Reason) String() string {
 type EventKind uint8
 
 const (
-	// EventStartup leaves INIT. The host has heard every advert since At; 0:
-	// since now.
+	// EventStartup leaves INIT. The host has heard the adverts since At; 0: since
+	// now.
 	EventStartup EventKind = iota
 	// EventShutdown enters it: the orderly stop.
 	EventShutdown

@@ -250,7 +250,8 @@ func (r *Router) startup(now, since Instant, out []Action) []Action {
 	// compat: `state MASTER` starts as a backup too and waits like any other.
 	out = r.becomeBackup(now, ReasonStartup, out)
 	if since > 0 {
-		r.masterDown = max(now, since.Add(r.MasterDownInterval()))
+		// An interval at least: a card may be deaf while a program is attached.
+		r.masterDown = max(now.Add(r.masterInterval+r.Skew()), since.Add(r.MasterDownInterval()))
 	}
 	return out
 }

@@ -12,16 +12,17 @@ import (
 	"github.com/xvrrp/xvrrp/control"
 )
 
-// A router waits for Master_Down_Interval from when its host began to listen.
+// A router waits for Master_Down_Interval from when its host began to listen, and
+// for an interval and the skew from now.
 func TestStartupCountsFromWhenTheHostListens(t *testing.T) {
-	const now, wait = control.Instant(10 * time.Second), 3609375 * time.Microsecond
+	const now = control.Instant(10 * time.Second)
 	for name, tc := range map[string]struct {
 		since, from control.Instant
 	}{
-		"since now":       {0, now},
-		"for a while":     {now.Add(-time.Second), now.Add(-time.Second)},
-		"for long enough": {now.Add(-wait), now.Add(-wait)},
-		"for longer":      {now.Add(-4 * time.Second), now.Add(-wait)},
+		"since now":         {0, now},
+		"for a while":       {now.Add(-time.Second), now.Add(-time.Second)},
+		"for two intervals": {now.Add(-2 * time.Second), now.Add(-2 * time.Second)},
+		"for longer":        {now.Add(-4 * time.Second), now.Add(-2 * time.Second)},
 	} {
 		r := control.New(control.Config{
 			VRID: 1, Version: 3, Priority: 100, Interval: time.Second, DownAdverts: 3,

@@ -58,8 +58,25 @@ var ignoredValues = []struct{ long, short string }{
 	{"umask", "u"}, {corePattern, "M"},
 }
 
-// corePattern is the option that has its value in the same word, or none.
 const corePattern = "core-dump-pattern"
+
+// attached are the options that have their value in the same word, or none.
+var attached = map[string]string{"-M": corePattern, "-t": "config-test"}
+
+// spellOut gives the values of attached options to their long names. Short ones
+// with a default would be followed by other short options.
+func spellOut(args []string) []string {
+	args = slices.Clone(args)
+	for n, a := range args {
+		if a == "--" {
+			break
+		}
+		if len(a) > 2 && attached[a[:2]] != "" {
+			args[n] = "--" + attached[a[:2]] + "=" + strings.TrimPrefix(a[2:], "=")
+		}
+	}
+	return args
+}
 
 // onStderr stands for -t without a file.
 const onStderr = "-"
@@ -96,7 +113,7 @@ func parseOptions(args []string, stderr io.Writer) (*options, error) {
 		_ = f.MarkHidden(i.long)
 	}
 	f.Lookup(corePattern).NoOptDefVal = "core"
-	if err := f.Parse(args); err != nil {
+	if err := f.Parse(spellOut(args)); err != nil {
 		return nil, err
 	}
 	o.test = f.Changed("config-test")

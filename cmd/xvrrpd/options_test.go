@@ -88,6 +88,10 @@ func TestIgnoredOptions(t *testing.T) {
 		"--vrrp", "--vrrp_pid", "--snmp", "--no_bfd", "--dont-release-vrrp", "--all-config", "--core-dump-pattern",
 	}, o.ignored)
 	assert.Equal(t, "/x.conf", o.config, "-e and -M take no word")
+	o, err = parseOptions([]string{"-M/var/core.%p", "-f", "/x.conf"}, io.Discard)
+	require.NoError(t, err)
+	assert.Equal(t, []string{"--core-dump-pattern"}, o.ignored)
+	assert.Equal(t, "/x.conf", o.config)
 }
 
 func TestFacilities(t *testing.T) {
@@ -108,14 +112,14 @@ func TestFindingsInAFile(t *testing.T) {
 	dir := t.TempDir()
 	conf, found := filepath.Join(dir, "k.conf"), filepath.Join(dir, "found")
 	require.NoError(t, os.WriteFile(conf, []byte("bogus\n"), 0o600))
-	for _, args := range [][]string{{"-t"}, {"--config-test=" + found}, {"-t=" + found}, {"-tn"}} {
+	for _, args := range [][]string{{"-t"}, {"--config-test=" + found}, {"-t=" + found}, {"-t" + found}} {
 		var stderr bytes.Buffer
 		assert.Equal(t, exitConfig, run(append(args, "-f", conf), io.Discard, &stderr))
 		assert.Equal(t, len(args[0]) <= 3, stderr.Len() > 0, args)
 	}
 	text, err := os.ReadFile(found)
 	require.NoError(t, err)
-	assert.Equal(t, 2, strings.Count(string(text), conf+":1:1: warning: unknown keyword"), "it is added to")
+	assert.Equal(t, 3, strings.Count(string(text), conf+":1:1: warning: unknown keyword"), "it is added to")
 	assert.Equal(t, exitRuntime, run([]string{"--config-test=" + dir, "-f", conf}, io.Discard, io.Discard))
 }
 

@@ -29,11 +29,13 @@ const (
 	// maxLine is keepalived's limit on a physical line, in bytes.
 	maxLine = 1023
 	// maxInclude bounds the depth of files that include each other, maxExpand
-	// the replacements in one line, maxText the bytes that includes, definitions
-	// and ~SEQ may make in all: a mistake must not fill the memory or never end.
+	// the replacements in one line, maxText the bytes of all files and of what
+	// definitions and ~SEQ make, with perLine for each line: a mistake must not
+	// fill the memory or never end.
 	maxInclude = 32
 	maxExpand  = 200
 	maxText    = 1 << 23
+	perLine    = 16
 )
 
 // token is a word, `{` or `}`.
@@ -164,7 +166,11 @@ func nameEnd(s string) int {
 // line handles a line that may still hold a condition, definitions in use and
 // repetitions. original is the physical line, for columns.
 func (l *lexer) line(text string, pos Pos, original string, expansions int) {
-	if !l.spend(1, text, pos) {
+	made := text
+	if expansions == 0 {
+		made = "" // booked with its file
+	}
+	if !l.spend(1, made, pos) {
 		return
 	}
 	if expansions > maxExpand {
@@ -217,13 +223,12 @@ func (l *lexer) ended() bool { return l.made > maxText || l.diags.full() }
 // spend books n lines like text and reports whether they may be made. Running out
 // is reported once and ends all expansion.
 func (l *lexer) spend(n int, text string, pos Pos) bool {
-	const perLine = 64 // a line costs something even if it is empty
 	if l.ended() {
 		return false
 	}
 	if left := maxText - l.made; n > left/(len(text)+perLine) {
 		l.made = maxText + 1
-		l.diags.add(Error, pos, "includes and definitions expand without end")
+		l.diags.add(Error, pos, "the file is too large, with what it includes and what its definitions make")
 		return false
 	}
 	l.made += n * (len(text) + perLine)

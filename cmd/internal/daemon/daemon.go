@@ -78,7 +78,7 @@ type Daemon struct {
 	reloads  chan reloadRequest
 	inbox    inbox
 	state    *reconciler
-	listener *dataplane.Listener // of the start; nil: none
+	early    *dataplane.Listener // of the start; nil: there was none
 
 	loopDone chan struct{} // closed when the event loop has ended
 	seen     uint64        // progress of the loop; the reader of its records has it
@@ -122,11 +122,11 @@ func New(opts Options) (d *Daemon, err error) {
 	process := &opts.Config.Process
 	d.releaser = release.NewKeeper(process.Lease, process.RTPriority, process.NoSwap, d.engine.Stats.Wakeups.Load, d.log)
 	d.state.addrs = realAddresses{d.host, d.releaser}
-	if d.listener, err = dataplane.Listen(opts.Config, d.watcher.Facts()); err != nil {
+	if d.early, err = dataplane.Listen(opts.Config, d.watcher.Facts()); err != nil {
 		d.log.Info("routers count from when their interfaces are open", "err", err)
 	}
-	if d.listener != nil {
-		d.state.listener = d.listener
+	if d.early != nil {
+		d.state.listener = d.early
 	}
 	for _, l := range d.watcher.Facts().Links {
 		d.host.SetMAC(l.Index, hardwareAddr(l.Ethernet, l.MAC))
@@ -168,13 +168,13 @@ func Findings(cfg *config.Config) (config.Diagnostics, error) {
 // news takes what happened on this host to the event loop and to the
 // addresses, at once. The plan follows.
 func (d *Daemon) news(n vip.News) {
+	if !n.Addr.IsValid() && d.early != nil {
+		d.early.Interrupted(n.Ifindex)
+	}
 	at := engine.Watched{Ifindex: n.Ifindex, Addr: n.Addr}
 	if n.Down == down(d.host.Marked(d.watcher.Facts()), at) {
 		d.engine.Link(engine.Link{Watched: at, Down: n.Down, MAC: n.MAC})
 	} // else it is an address that is not missed
-	if !n.Addr.IsValid() && d.listener != nil {
-		d.listener.Interrupted(n.Ifindex)
-	}
 	switch {
 	case n.Addr.IsValid() && n.Down:
 		d.host.Lost(vip.Key{Ifindex: n.Ifindex, Addr: n.Addr})

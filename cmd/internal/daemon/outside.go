@@ -96,9 +96,8 @@ func (p present) MAC(ifindex int) (mac [6]byte) {
 
 // listener hears adverts while the ports are opened.
 type listener interface {
-	Drain(func(*loader.Event)) int
+	engine.Heard
 	SetRouter(loader.RouterID, plan.Identity, *plan.Router) bool
-	Since() int64
 	Close() error
 }
 

@@ -25,7 +25,6 @@ import (
 	"github.com/xvrrp/xvrrp/cmd/internal/rundir"
 	"github.com/xvrrp/xvrrp/cmd/internal/snapshot"
 	"github.com/xvrrp/xvrrp/cmd/internal/transport"
-	"github.com/xvrrp/xvrrp/control"
 	"github.com/xvrrp/xvrrp/control/config"
 	"github.com/xvrrp/xvrrp/control/plan"
 	"github.com/xvrrp/xvrrp/loader"
@@ -761,7 +760,7 @@ func (r *reconciler) start(s plan.StartRouter, w *work) error {
 		}
 	}
 	r.lockAddresses(s.ID.Port, s.Router.Addresses)
-	if r.listener != nil && !r.listener.SetRouter(id, s.ID, &s.Router) {
+	if r.listener != nil && x.port != nil && !r.listener.SetRouter(id, s.ID, &s.Router) {
 		r.deafen()
 	}
 	x.set = r.addrs.Add(setSpec(&s.Router))
@@ -825,7 +824,7 @@ func (r *reconciler) commit(w *work) {
 			w.batch.Table = r.table()
 		}
 		if r.listener != nil {
-			w.batch.Heard, w.batch.Since = r.listener, control.Instant(r.listener.Since())
+			w.batch.Heard = r.listener
 		}
 		r.apply(&w.batch)
 	}

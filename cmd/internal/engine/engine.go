@@ -36,7 +36,7 @@ const (
 	// longestSleep lets a watchdog see that the loop goes round.
 	longestSleep = 250 * time.Millisecond
 	// In a wait of longWait or more the runtime has the loop's processor (its
-	// P), if every router tolerates a suspension of patience.
+	// P), if every router and the lease tolerate a suspension of patience.
 	longWait = 20 * time.Millisecond
 	patience = 200 * time.Millisecond
 	// drainSlice is the number of events between two looks at the clock. A full
@@ -115,6 +115,7 @@ type Engine struct {
 	actions   [16]control.Action
 	advert    packet.Advert
 	onEvent   func(*loader.Event) // receive, bound once
+	onHeard   func(*loader.Event) // hear, bound once
 	onReady   func(uintptr) bool  // look, bound once
 }
 
@@ -131,7 +132,7 @@ func New(opts Options) (*Engine, error) {
 		next: never, probeNext: never, planned: never, told: true, table: &Table{},
 	}
 	e.table.prepare()
-	e.onEvent, e.onReady = e.receive, e.look
+	e.onEvent, e.onHeard, e.onReady = e.receive, e.hear, e.look
 	var err error
 	if e.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
 		return nil, fmt.Errorf("create epoll: %w", err)
@@ -243,9 +244,10 @@ func (e *Engine) wait() error {
 	return e.failed
 }
 
-// long reports whether the next wait is one of those.
+// long reports whether the next wait is one of those. The lease is renewed when
+// a quarter of it is over, and has to allow for a late loop, too.
 func (e *Engine) long() bool {
-	return e.planned.Sub(e.now) >= longWait && e.table.shortest >= patience
+	return e.planned.Sub(e.now) >= longWait && e.table.shortest >= patience && e.lease >= 4*patience
 }
 
 // look reports whether there is something to do.
@@ -438,6 +440,10 @@ func (e *Engine) takeBatch() {
 	for i := range b.Change {
 		e.change(&b.Change[i])
 	}
+	since := control.Instant(0)
+	if b.Heard != nil {
+		since = control.Instant(b.Heard.Since())
+	}
 	for _, r := range b.Start {
 		e.followMAC(r)
 		for n, w := range r.spec.Watch {
@@ -445,10 +451,17 @@ func (e *Engine) takeBatch() {
 				e.step(r, control.Event{Kind: control.EventTrack, Track: n, Down: e.facts.Down(w)})
 			}
 		}
-		e.step(r, control.Event{Kind: control.EventStartup, At: b.Since})
+		e.step(r, control.Event{Kind: control.EventStartup, At: since})
 	}
 	if b.Heard != nil {
-		b.Heard.Drain(e.onEvent)
+		b.Heard.Drain(e.onHeard)
+		e.drain()
+	}
+	if b.Table != nil || len(b.Change) > 0 {
+		e.table.shortest = never.Sub(0)
+		for _, r := range e.table.Routers {
+			e.table.shortest = min(e.table.shortest, r.tolerates())
+		}
 	}
 	e.quit = e.quit || b.Quit
 	// First: who sees the number may hand over the next batch.
@@ -471,10 +484,8 @@ func (e *Engine) splice(t *Table) {
 	t.judged = append(t.judged, e.table.judged...)
 	news := e.table.Prober == nil && t.Prober != nil
 	e.table = t
-	t.shortest = never.Sub(0)
 	for at, r := range t.Routers {
 		r.at = at
-		t.shortest = min(t.shortest, r.tolerates())
 		e.arm(r)
 	}
 	for at, s := range t.Sessions {
@@ -520,7 +531,6 @@ func (e *Engine) change(c *Change) {
 	}
 	e.perform(r, r.router.Reconfigure(e.now, r.spec.Config, e.actions[:0]), nil, 0)
 	e.settle(r, true)
-	e.table.shortest = min(e.table.shortest, r.tolerates())
 }
 
 // expireDue acts on every deadline that has passed. Backups that are near

@@ -502,35 +502,56 @@ func TestPlanned(t *testing.T) {
 	assert.Greater(t, b.planned, b.now)
 }
 
-// heard hands out what arrived before the routers ran.
-type heard []loader.Event
+// heard is what arrived before the routers ran.
+type heard struct {
+	since   control.Instant
+	adverts []loader.Event
+}
+
+func (h heard) Since() int64 { return int64(h.since) }
 
 func (h heard) Drain(fn func(*loader.Event)) int {
-	for i := range h {
-		fn(&h[i])
+	for i := range h.adverts {
+		fn(&h.adverts[i])
 	}
-	return len(h)
+	return len(h.adverts)
 }
 
 // Routers that start count from when the host began to listen, and know the
-// adverts that it heard since.
+// adverts that it heard since. Those that the ring has, too, are not taken twice,
+// and those that it alone has are taken before a timer ends.
 func TestStartCountsWhatWasHeard(t *testing.T) {
-	since := testStart.Add(-20 * time.Millisecond)
+	const mdi = 36093750 * time.Nanosecond
+	at := func(ms float64) control.Instant { return testStart.Add(time.Duration(ms * float64(time.Millisecond))) }
 	for name, tc := range map[string]struct {
-		heard heard
-		from  control.Instant
+		since control.Instant
+		heard []loader.Event
+		ring  []loader.Event
+		down  control.Instant
+		count uint64
 	}{
-		"nothing":          {nil, since},
-		"the master":       {heard{advert(0, 1, 200, testStart.Add(-3*time.Millisecond))}, testStart.Add(-3 * time.Millisecond)},
-		"a lower priority": {heard{advert(0, 1, 50, testStart.Add(-3*time.Millisecond))}, since},
-		"another router's": {heard{advert(7, 1, 200, testStart.Add(-3*time.Millisecond))}, since},
+		"nothing":          {at(-20), nil, nil, at(-20).Add(mdi), 0},
+		"for long enough":  {at(-300), nil, nil, at(10).Add(mdi % (10 * time.Millisecond)), 0},
+		"perhaps not all":  {0, nil, nil, at(0).Add(mdi), 0},
+		"the master":       {at(-20), []loader.Event{advert(0, 1, 200, at(-3))}, nil, at(-3).Add(mdi), 1},
+		"a lower priority": {at(-20), []loader.Event{advert(0, 1, 50, at(-3))}, nil, at(-20).Add(mdi), 1},
+		"another router's": {at(-20), []loader.Event{advert(7, 1, 200, at(-3))}, nil, at(-20).Add(mdi), 0},
+		"also in the ring": {
+			at(-20), []loader.Event{advert(0, 1, 200, at(-13)), advert(0, 1, 200, at(-3))},
+			[]loader.Event{advert(0, 1, 200, at(-13))}, at(-3).Add(mdi), 2,
+		},
+		"only in the ring": {
+			at(-300), []loader.Event{advert(0, 1, 200, at(-13))}, []loader.Event{advert(0, 1, 200, at(-1))}, at(-1).Add(mdi), 2,
+		},
 	} {
 		b := newBench(t)
 		r := NewRouter(0, b.port, &fakeSet{}, spec("VI_1", 1, 100))
 		b.routers = append(b.routers, r)
-		b.apply(&Batch{Table: b.newTable(), Start: []*Router{r}, Heard: tc.heard, Since: since})
+		b.kernel.events = tc.ring
+		b.apply(&Batch{Table: b.newTable(), Start: []*Router{r}, Heard: heard{tc.since, tc.heard}})
 		assert.Equal(t, control.Backup, r.router.State(), name)
-		assert.Equal(t, tc.from.Add(r.router.MasterDownInterval()), r.deadline, name)
+		assert.Equal(t, tc.down, r.deadline, name)
+		assert.Equal(t, tc.count, r.Published.Received.Load(), name)
 	}
 }
 
@@ -563,13 +584,19 @@ func TestLongWait(t *testing.T) {
 	}
 	b.planned = b.now.Add(10 * time.Millisecond)
 	assert.False(t, b.long(), "the loop wakes soon")
+	b.planned, b.lease = b.now.Add(time.Second), 100*time.Millisecond
+	assert.False(t, b.long(), "the lease would run out")
+	b.lease = time.Second
 	b.planned = b.now.Add(time.Second)
 	require.True(t, b.long())
 	kick(b.wakeup)
 	assert.Zero(t, testing.AllocsPerRun(100, func() { _ = b.wait() }))
-	b.add(spec("VI_2", 2, 100))
+	hasty := b.add(spec("VI_2", 2, 100))
 	b.planned = b.now.Add(time.Second)
 	assert.False(t, b.long(), "a peer of a router would not wait for a late loop")
+	b.apply(&Batch{Change: []Change{{Router: hasty, Spec: patient}}})
+	b.planned = b.now.Add(time.Second)
+	assert.True(t, b.long(), "a reload made it patient")
 }
 
 func BenchmarkIterationSendsAdvert(b *testing.B) {

@@ -40,6 +40,15 @@ func (e *Engine) receive(ev *loader.Event) {
 	e.next = e.earliest()
 }
 
+// hear takes an advert that the host heard before its router ran. Since the
+// port was opened its ring has it, too.
+func (e *Engine) hear(ev *loader.Event) {
+	e.receive(ev)
+	if int(ev.Router) < len(e.table.byID) && e.table.byID[ev.Router] != nil {
+		e.table.byID[ev.Router].heard = ev.RxNs
+	}
+}
+
 // handle judges one event.
 func (e *Engine) handle(ev *loader.Event) {
 	if int(ev.Router) >= len(e.table.byID) || e.table.byID[ev.Router] == nil {
@@ -49,6 +58,9 @@ func (e *Engine) handle(ev *loader.Event) {
 	if ev.Reason == loader.ReasonVIPConflict {
 		r.state.Seen[SeenConflict].see(ev.Src, ev.MAC, ev.RxNs, 0)
 		r.publish()
+		return
+	}
+	if ev.RxNs <= r.heard {
 		return
 	}
 	if ev.Reason != loader.ReasonEvent {

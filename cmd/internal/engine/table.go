@@ -154,6 +154,7 @@ type Router struct {
 	graceOf   control.Instant // the deadline that the loop saw too late
 	graceEnd  control.Instant // and acts on then
 	heldSince int64           // the advert since which the master has been silent, and is waited for
+	heard     int64           // the last advert before the router ran, see Batch.Heard
 
 	rejects     [16]rejects // what was reported, so that it is reported once
 	rejectsNext int         // entry that makes room next
@@ -234,6 +235,14 @@ type Change struct {
 	Spec   Spec
 }
 
+// Heard is what the host heard of all routers that start, from the time that
+// Since returns on CLOCK_MONOTONIC; their timers count from then. 0: something may
+// be missing.
+type Heard interface {
+	Since() int64
+	Drain(func(*loader.Event)) int
+}
+
 // Batch is one change of what the loop works on, applied between two
 // iterations: first routers stop, then they change, then new ones start.
 // Everything in it, the Table included, belongs to the loop afterwards.
@@ -244,11 +253,7 @@ type Batch struct {
 	Change []Change
 	Start  []*Router
 	// Heard, if there is one, has the adverts to the routers of Start that
-	// arrived since Since, when the host began to listen for all of them, until
-	// their ports were open. Their timers count from then.
-	Heard interface {
-		Drain(func(*loader.Event)) int
-	}
-	Since control.Instant
+	// arrived before their ports were open.
+	Heard Heard
 	Quit  bool // the loop ends once every router is INIT
 }

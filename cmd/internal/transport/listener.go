@@ -26,8 +26,8 @@ type Listener struct {
 	gap    atomic.Bool      // something may have gone unheard
 }
 
-// listenBuffer, in bytes, has room for 10,000 adverts, of which each takes
-// smallestFrame or more.
+// listenBuffer, in bytes, has room for 10,000 adverts; each takes smallestFrame
+// or more.
 const (
 	listenBuffer  = 8 << 20
 	smallestFrame = 768
@@ -49,8 +49,9 @@ func Listen(interfaces map[int]net.HardwareAddr, groups []netip.Addr) (*Listener
 			}
 		}
 	}
-	// More than the limit needs a right that this process may lack.
-	if err := unix.SetsockoptInt(socket.fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, listenBuffer); err != nil {
+	// More than the limit needs a right that this process may lack. The kernel
+	// doubles what it is told.
+	if err := unix.SetsockoptInt(socket.fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, listenBuffer/2); err != nil {
 		return nil, errors.Join(fmt.Errorf("listen for adverts: set the receive buffer: %w", err), l.Close())
 	}
 	l.since = clock.Now()
@@ -108,7 +109,7 @@ func (l *Listener) Drain(fn func(*loader.Event)) (n int) {
 			break
 		}
 		port := l.ports[int(l.socket.from.Ifindex)]
-		if port != nil && port.take(size, rxNs, vlan, fn) {
+		if port != nil && port.take(size, max(rxNs, l.since), vlan, fn) {
 			n++
 		}
 	}

@@ -93,6 +93,9 @@ func NewSender(ifname string, ifindex int, groups []netip.Addr, batch int) (*Sen
 }
 
 func (s *Sender) configure(ifname string, ifindex int, groups []netip.Addr) error {
+	if err := attachFilter(s.fd, bpf.RetConstant{Val: 0}); err != nil {
+		return err
+	}
 	if err := unix.BindToDevice(s.fd, ifname); err != nil {
 		return fmt.Errorf("bind to device: %w", err)
 	}
