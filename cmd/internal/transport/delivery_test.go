@@ -18,6 +18,7 @@ import (
 	"github.com/xvrrp/xvrrp/control/packet"
 	"github.com/xvrrp/xvrrp/control/packet/packettest"
 	"github.com/xvrrp/xvrrp/loader"
+	"github.com/xvrrp/xvrrp/test/lab"
 )
 
 // Addresses of the receiving end of the cable.
@@ -103,7 +104,6 @@ type receiver interface {
 // In each mode we believe no advert that the kernel would have kept from a
 // socket.
 func TestDeliveryIsThatOfARawSocket(t *testing.T) {
-	requireRoot(t)
 	ownNamespace(t)
 	near, far := cable(t)
 	wire := packetSocket(t, near.Attrs().Index)
@@ -140,21 +140,11 @@ func TestDeliveryIsThatOfARawSocket(t *testing.T) {
 	}
 }
 
-func requireRoot(t *testing.T) {
-	t.Helper()
-	if os.Geteuid() == 0 {
-		return
-	}
-	if os.Getenv("CI") == "true" {
-		t.Fatal("this test needs root, and CI must have it")
-	}
-	t.Skip("this test needs root")
-}
-
 // ownNamespace gives the test a network namespace. The thread ends with the
 // test, and its namespace with the thread.
 func ownNamespace(t *testing.T) {
 	t.Helper()
+	lab.Require(t)
 	runtime.LockOSThread()
 	require.NoError(t, unix.Unshare(unix.CLONE_NEWNET))
 }

@@ -10,21 +10,29 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/xvrrp/xvrrp/control/packet/packettest"
 	"github.com/xvrrp/xvrrp/loader"
 )
 
-func TestListener(t *testing.T) {
-	requireRoot(t)
+// listen opens a Listener at one end of a cable, and a socket to send from the
+// other.
+func listen(t *testing.T) (l *Listener, wire int, near, far *netlink.LinkAttrs) {
+	t.Helper()
 	ownNamespace(t)
-	near, far := cable(t)
-	wire := packetSocket(t, near.Attrs().Index)
-	at := far.Attrs()
-	l, err := Listen(map[int]net.HardwareAddr{at.Index: at.HardwareAddr}, []netip.Addr{packettest.Group})
+	a, b := cable(t)
+	near, far = a.Attrs(), b.Attrs()
+	wire = packetSocket(t, near.Index)
+	l, err := Listen(map[int]net.HardwareAddr{far.Index: far.HardwareAddr}, []netip.Addr{packettest.Group})
 	require.NoError(t, err)
-	defer func() { assert.NoError(t, l.Close()) }()
+	t.Cleanup(func() { assert.NoError(t, l.Close()) })
+	return l, wire, near, far
+}
+
+func TestListener(t *testing.T) {
+	l, wire, near, at := listen(t)
 
 	send := func(priority uint8, vrid uint8) {
 		s := packettest.Valid(3)
@@ -40,7 +48,7 @@ func TestListener(t *testing.T) {
 	send(152, packettest.VRID)
 	assert.True(t, l.SetRouter(5, router))
 	elsewhere := router
-	elsewhere.Ifindex = near.Attrs().Index
+	elsewhere.Ifindex = near.Index
 	assert.False(t, l.SetRouter(6, elsewhere))
 
 	var got []uint8
@@ -57,7 +65,7 @@ func TestListener(t *testing.T) {
 	assert.Equal(t, []uint8{150, 152}, got)
 	assert.NotZero(t, l.Since())
 
-	l.Interrupted(near.Attrs().Index)
+	l.Interrupted(near.Index)
 	assert.NotZero(t, l.Since(), "that is none of its interfaces")
 	l.Interrupted(at.Index)
 	assert.Zero(t, l.Since())
@@ -65,14 +73,7 @@ func TestListener(t *testing.T) {
 
 // What found no room in its queue is not forgotten.
 func TestListenerThatLostAdverts(t *testing.T) {
-	requireRoot(t)
-	ownNamespace(t)
-	near, far := cable(t)
-	wire := packetSocket(t, near.Attrs().Index)
-	at := far.Attrs()
-	l, err := Listen(map[int]net.HardwareAddr{at.Index: at.HardwareAddr}, []netip.Addr{packettest.Group})
-	require.NoError(t, err)
-	defer func() { assert.NoError(t, l.Close()) }()
+	l, wire, _, _ := listen(t)
 	require.NoError(t, unix.SetsockoptInt(l.socket.fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 0)) // the smallest
 	for range 100 {
 		require.NoError(t, unix.Send(wire, packettest.Valid(3).Build(), 0))
