@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"sync/atomic"
 	"unsafe"
 
@@ -25,7 +26,7 @@ type Capture struct {
 	*vrrpSocket
 	ifindex  int
 	mac      [6]byte
-	routers  atomic.Pointer[captureTable]
+	routers  captureTable
 	frame    packet.Frame
 	event    loader.Event
 	counters [loader.ReasonMax]atomic.Uint64
@@ -39,12 +40,57 @@ type captureKey struct {
 }
 
 type captureRouter struct {
+	key    captureKey
 	id     loader.RouterID
 	expect packet.Expect // all but the MAC
 }
 
-// captureTable is never changed: another one takes its place.
-type captureTable map[captureKey]captureRouter
+// captureTable has the virtual routers by VRID, in short lists: the 250th of an
+// interface copies eight.
+type captureTable [32]captureList
+
+func (t *captureTable) list(vrid uint8) *captureList { return &t[int(vrid)%len(t)] }
+
+// captureList is never changed: another list takes its place. The loop reads it
+// without a lock.
+type captureList struct {
+	now atomic.Pointer[[]captureRouter]
+}
+
+func (l *captureList) routers() []captureRouter {
+	if now := l.now.Load(); now != nil {
+		return *now
+	}
+	return nil
+}
+
+func (l *captureList) find(key captureKey) *captureRouter {
+	list := l.routers()
+	i := slices.IndexFunc(list, func(r captureRouter) bool { return r.key == key })
+	if i < 0 {
+		return nil
+	}
+	return &list[i]
+}
+
+// set adds a router in the place of those with its id or its key.
+func (l *captureList) set(r captureRouter) {
+	next := []captureRouter{r}
+	for _, old := range l.routers() {
+		if old.id != r.id && old.key != r.key {
+			next = append(next, old)
+		}
+	}
+	l.now.Store(&next)
+}
+
+func (l *captureList) remove(id loader.RouterID) {
+	hasID := func(r captureRouter) bool { return r.id == id }
+	if list := l.routers(); slices.ContainsFunc(list, hasID) {
+		next := slices.DeleteFunc(slices.Clone(list), hasID)
+		l.now.Store(&next)
+	}
+}
 
 // NewCapture opens the packet socket of an interface, whose hardware address
 // mac is.
@@ -58,7 +104,6 @@ func NewCapture(ifname string, ifindex int, mac net.HardwareAddr) (*Capture, err
 
 func newCapture(socket *vrrpSocket, ifindex int, mac net.HardwareAddr) *Capture {
 	c := &Capture{vrrpSocket: socket, ifindex: ifindex}
-	c.routers.Store(&captureTable{})
 	c.SetMAC(mac)
 	return c
 }
@@ -67,27 +112,23 @@ func newCapture(socket *vrrpSocket, ifindex int, mac net.HardwareAddr) *Capture 
 // what is required of them. SetRouter and RemoveRouter may be called while
 // another thread drains, by one thread at a time.
 func (c *Capture) SetRouter(id loader.RouterID, r loader.Router) {
-	c.change(id, func(table captureTable) {
-		table[captureKey{r.VLAN, r.VRID, r.IPv6}] = captureRouter{id, packet.Expect{
-			Version: r.Version, CheckTTL: r.CheckTTL, MaxLen: loader.PayloadMax,
-			Dst: r.Group, Broadcast: r.Broadcast,
-		}}
-	})
+	own := c.routers.list(r.VRID)
+	own.set(captureRouter{captureKey{r.VLAN, r.VRID, r.IPv6}, id, packet.Expect{
+		Version: r.Version, CheckTTL: r.CheckTTL, MaxLen: loader.PayloadMax,
+		Dst: r.Group, Broadcast: r.Broadcast,
+	}})
+	for i := range c.routers {
+		if other := &c.routers[i]; other != own {
+			other.remove(id)
+		}
+	}
 }
 
 // RemoveRouter forgets a virtual router.
-func (c *Capture) RemoveRouter(id loader.RouterID) { c.change(id, func(captureTable) {}) }
-
-// change stores a table without the former entry of an id.
-func (c *Capture) change(id loader.RouterID, add func(captureTable)) {
-	table := captureTable{}
-	for key, r := range *c.routers.Load() {
-		if r.id != id {
-			table[key] = r
-		}
+func (c *Capture) RemoveRouter(id loader.RouterID) {
+	for i := range c.routers {
+		c.routers[i].remove(id)
 	}
-	add(table)
-	c.routers.Store(&table)
 }
 
 // vrrpSocket receives VRRP messages as the wire has them.
@@ -269,15 +310,16 @@ func (c *Capture) classify(b []byte, vlan uint16) (loader.RouterID, loader.Reaso
 	if err != nil {
 		return 0, loader.ReasonTruncated
 	}
-	r, ok := (*c.routers.Load())[captureKey{f.VLAN[0], vrid, f.Src.Is6()}]
+	r := c.routers.list(vrid).find(captureKey{f.VLAN[0], vrid, f.Src.Is6()})
 	switch {
-	case f.VLAN[1] != 0 || !ok && f.VLAN[0] != 0:
+	case f.VLAN[1] != 0 || r == nil && f.VLAN[0] != 0:
 		return 0, loader.ReasonOtherVLAN
-	case !ok:
+	case r == nil:
 		return 0, loader.ReasonUnknownVRID
 	}
-	r.expect.MAC = c.mac
-	if err := f.Check(&r.expect); err != nil {
+	expect := r.expect
+	expect.MAC = c.mac
+	if err := f.Check(&expect); err != nil {
 		return r.id, reasonOf(err)
 	}
 	return r.id, loader.ReasonEvent

@@ -20,7 +20,6 @@ var portMAC = [6]byte{2, 0, 0, 0, 0, 0x10}
 func TestClassify(t *testing.T) {
 	const id = 5
 	c := &Capture{mac: portMAC}
-	c.routers.Store(&captureTable{})
 	c.SetRouter(id, loader.Router{
 		VRID: packettest.VRID, Version: 3, CheckTTL: true, Group: packettest.Group,
 		Broadcast: netip.MustParseAddr("192.168.1.255"),
@@ -81,7 +80,6 @@ func TestClassify(t *testing.T) {
 // The same VRID on two VLANs and in two families is four routers.
 func TestCaptureTellsRoutersApart(t *testing.T) {
 	c := &Capture{}
-	c.routers.Store(&captureTable{})
 	for id, r := range []loader.Router{{}, {VLAN: 7}, {VLAN: 8}, {IPv6: true}} {
 		r.VRID, r.Version, r.Group = packettest.VRID, 3, packettest.Group
 		c.SetRouter(loader.RouterID(id), r)
@@ -103,6 +101,9 @@ func TestCaptureTellsRoutersApart(t *testing.T) {
 	got, reason := of(0)
 	assert.Equal(t, loader.RouterID(0), got)
 	assert.Equal(t, loader.ReasonEvent, reason)
+	c.SetRouter(0, loader.Router{VRID: packettest.VRID + 1, Version: 3, Group: packettest.Group})
+	_, reason = of(0)
+	assert.Equal(t, loader.ReasonUnknownVRID, reason, "nor is it kept under another VRID")
 }
 
 func TestReasonsAndRejectsAreTheSameWords(t *testing.T) {
