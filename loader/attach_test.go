@@ -145,7 +145,9 @@ func TestProgramsAreLoadedWhenWanted(t *testing.T) {
 func TestProgramIsTriedAgain(t *testing.T) {
 	requireRoot(t)
 	var said bytes.Buffer
-	c, err := Load(Options{Routers: 2, Log: slog.New(slog.NewTextHandler(&said, nil))})
+	change := func(*ebpf.CollectionSpec) {}
+	c, err := load(Options{Routers: 2, Log: slog.New(slog.NewTextHandler(&said, nil))},
+		func(spec *ebpf.CollectionSpec) { change(spec) })
 	require.NoError(t, err)
 	defer c.Close()
 	lease := c.maps["lease"]
@@ -154,12 +156,14 @@ func TestProgramIsTriedAgain(t *testing.T) {
 	require.ErrorIs(t, err, ebpf.ErrMapIncompatible)
 	assert.Empty(t, said.String(), "that is not for the flag")
 	c.maps["lease"] = lease
-	c.spec.Programs["xvrrp_xdp"].Flags |= 1 << 31
+	change = func(spec *ebpf.CollectionSpec) { spec.Programs["xvrrp_xdp"].Flags |= 1 << 31 }
 	_, err = c.program(ModeNative)
 	require.NoError(t, err)
 	assert.Contains(t, said.String(), "without support for frames in several buffers")
 
-	c.spec.Programs["xvrrp_tcx"].Instructions = asm.Instructions{asm.Return()}
+	change = func(spec *ebpf.CollectionSpec) {
+		spec.Programs["xvrrp_tcx"].Instructions = asm.Instructions{asm.Return()}
+	}
 	_, err = c.program(ModeTCX)
 	require.Error(t, err)
 	assert.Len(t, c.ingress, 2, "refused for good")

@@ -68,8 +68,9 @@ type Collection struct {
 	maps map[string]*ebpf.Map
 
 	egress, exit *ebpf.Program
-	spec         *ebpf.CollectionSpec // with the programs of all modes
-	ingress      map[string]*ingress  // those that a port wanted, by name
+	opts         Options
+	change       func(*ebpf.CollectionSpec)
+	ingress      map[string]*ingress // those that a port wanted, by name
 
 	exitLink interface{ Close() error }
 	events   *ring
@@ -121,10 +122,10 @@ type ingress struct {
 // Load loads maps and the programs that every port needs; those of a mode are
 // loaded with the first port that wants it. Nothing is attached and nothing is
 // pinned yet.
-func Load(opts Options) (*Collection, error) { return load(opts, false) }
+func Load(opts Options) (*Collection, error) { return load(opts, func(*ebpf.CollectionSpec) {}) }
 
-// load with testClock makes the programs read the time from the meta map.
-func load(opts Options, testClock bool) (c *Collection, err error) {
+// load changes the programs before the kernel gets them.
+func load(opts Options, change func(*ebpf.CollectionSpec)) (c *Collection, err error) {
 	opts.setDefaults()
 	if err := rlimit.RemoveMemlock(); err != nil {
 		return nil, fmt.Errorf("raise the locked-memory limit: %w: %w", ErrUnsupported, err)
@@ -134,7 +135,7 @@ func load(opts Options, testClock bool) (c *Collection, err error) {
 		return nil, err
 	}
 	c = &Collection{
-		log: opts.Log, pins: folder, ingress: map[string]*ingress{},
+		opts: opts, change: change, log: opts.Log, pins: folder, ingress: map[string]*ingress{},
 		roles: make([]Role, opts.Routers), live: make([]bool, opts.Routers),
 		ids: map[rxXvrrpId]RouterID{}, vips: map[rxXvrrpAddress]RouterID{},
 		locals: map[rxXvrrpAddress]rxXvrrpLocal{}, ports: map[int]*port{},
@@ -149,7 +150,7 @@ func load(opts Options, testClock bool) (c *Collection, err error) {
 			c = nil
 		}
 	}()
-	if err := c.loadPrograms(&opts, testClock); err != nil {
+	if err := c.loadPrograms(); err != nil {
 		return c, err
 	}
 	if err := c.mapMemory(); err != nil {
@@ -168,12 +169,15 @@ func load(opts Options, testClock bool) (c *Collection, err error) {
 	return c, nil
 }
 
-// collectionSpec sizes the maps.
-func collectionSpec(opts *Options) (*ebpf.CollectionSpec, error) {
+// collectionSpec reads the programs of all modes, and sizes the maps. It is
+// read again for each program: kept, it would be half a megabyte for ever.
+func (c *Collection) collectionSpec() (*ebpf.CollectionSpec, error) {
+	opts := &c.opts
 	spec, err := loadRx()
 	if err != nil {
 		return nil, fmt.Errorf("read the embedded programs: %w", err)
 	}
+	c.change(spec)
 	// Any tc program: the kernel may have no tcx.
 	spec.Programs["xvrrp_tcx"].AttachType = ebpf.AttachNone
 	spec.Programs["xvrrp_egress"].AttachType = ebpf.AttachNone
@@ -192,17 +196,11 @@ func collectionSpec(opts *Options) (*ebpf.CollectionSpec, error) {
 	return spec, nil
 }
 
-func (c *Collection) loadPrograms(opts *Options, testClock bool) error {
-	spec, err := collectionSpec(opts)
+func (c *Collection) loadPrograms() error {
+	spec, err := c.collectionSpec()
 	if err != nil {
 		return err
 	}
-	if testClock {
-		if err := spec.Variables["test_clock"].Set(uint8(1)); err != nil {
-			return err
-		}
-	}
-	c.spec = spec.Copy()
 	for _, name := range []string{programXDP, programTCX} {
 		delete(spec.Programs, "xvrrp_"+name)
 	}
@@ -245,7 +243,10 @@ func (c *Collection) program(mode Mode) (*ebpf.Program, error) {
 // loadProgram drops the multi-buffer flag where the kernel is older than that
 // (5.18) and does not know it.
 func (c *Collection) loadProgram(name string) (*ebpf.Program, error) {
-	spec := c.spec.Copy()
+	spec, err := c.collectionSpec()
+	if err != nil {
+		return nil, err
+	}
 	spec.Programs = map[string]*ebpf.ProgramSpec{name: spec.Programs[name]}
 	opts := ebpf.CollectionOptions{MapReplacements: c.maps}
 	coll, err := ebpf.NewCollectionWithOptions(spec, opts)

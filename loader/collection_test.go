@@ -77,7 +77,11 @@ func program(tb testing.TB, c *Collection, mode Mode) *ebpf.Program {
 func openWith(tb testing.TB, mode Mode, opts Options, testClock bool, routers ...Router) *rig {
 	tb.Helper()
 	requireRoot(tb)
-	c, err := load(opts, testClock)
+	c, err := load(opts, func(spec *ebpf.CollectionSpec) {
+		if testClock { // the programs read the time from the meta map
+			require.NoError(tb, spec.Variables["test_clock"].Set(uint8(1)))
+		}
+	})
 	if err != nil {
 		var v *ebpf.VerifierError
 		if errors.As(err, &v) {
