@@ -35,8 +35,9 @@ import (
 const (
 	// journalSize is the number of entries that are kept for `xvrrpctl events`.
 	journalSize = 4096
-	// recordsSize is the number of records that may wait for the journal.
-	recordsSize = 1 << 14
+	// The number of records that may wait for the journal: so many for each
+	// instance that the daemon starts with, and enough for those that are added.
+	recordsPerInstance, minRecords = 16, 1 << 11
 	// lateLoop is how late the event loop may be before it counts as held up: it
 	// may have been replaced by then.
 	lateLoop = 2 * time.Millisecond
@@ -109,7 +110,8 @@ func New(opts Options) (d *Daemon, err error) {
 	}
 	d.state.links = d.watcher
 	d.engine, err = engine.New(engine.Options{
-		Lease: opts.Config.Process.Lease, Clock: clock.Now, Records: recordsSize, Facts: present{d.watcher},
+		Lease: opts.Config.Process.Lease, Clock: clock.Now, Facts: present{d.watcher},
+		Records: max(minRecords, recordsPerInstance*len(opts.Config.Instances)),
 	})
 	if err != nil {
 		return d, err
