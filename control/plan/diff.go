@@ -247,12 +247,33 @@ func Describe(have, want *State) []Change {
 			out = append(out, Change{Instance: s.Router.Name, What: what})
 		case ChangeRouter:
 			out = append(out, routerChanges(&s.Was, &s.Router)...)
+		case RemoveLeftovers:
+			for _, a := range s.Addresses {
+				out = append(out, Change{Instance: a.Prefix.Addr().String(), What: "is removed: no instance has it any more"})
+			}
+		case SetFirewall:
+			out = append(out, firewallChanges(s.Interface, have.Firewall[s.Interface], s.Addresses)...)
 		case OpenPort:
 			out = append(out, Change{Instance: s.Key.Name, What: "is opened"})
 		case ClosePort:
 			out = append(out, Change{Instance: s.Key.Name, What: "is closed"})
 		case ChangePort:
 			out = append(out, Change{Instance: s.Key.Name, What: "changes what the interface provides"})
+		}
+	}
+	return out
+}
+
+func firewallChanges(ifname string, have, want []netip.Addr) []Change {
+	var out []Change
+	for _, a := range want {
+		if !slices.Contains(have, a) {
+			out = append(out, Change{ifname, "drops packets to and from " + a.String(), "it answers no ping and no connection"})
+		}
+	}
+	for _, a := range have {
+		if !slices.Contains(want, a) {
+			out = append(out, Change{ifname, "no longer drops packets to and from " + a.String(), ""})
 		}
 	}
 	return out

@@ -537,3 +537,22 @@ func TestDescribe(t *testing.T) {
 		assert.Equal(t, tc.want, plan.Describe(have, want), tc.conf)
 	}
 }
+
+// What a reload changes on this host alone is told as well.
+func TestDescribeHost(t *testing.T) {
+	facts := plan.NewFacts([]plan.Link{link(2, "eth0", "10.0.0.1/24")})
+	accepts := instance("A", "eth0", 51, 100, []string{"10.0.0.9"})
+	drops := instance("A", "eth0", 51, 100, []string{"10.0.0.9"}, "no_accept")
+	want := fresh(t, drops, facts)
+	assert.Equal(t, []plan.Change{
+		{"eth0", "drops packets to and from 10.0.0.9", "it answers no ping and no connection"},
+	}, plan.Describe(fresh(t, accepts, facts), want))
+	assert.Equal(t, []plan.Change{
+		{"eth0", "no longer drops packets to and from 10.0.0.9", ""},
+	}, plan.Describe(want, fresh(t, accepts, facts)))
+
+	have := want.Clone()
+	left := plan.Address{Ifindex: 2, Prefix: netip.MustParsePrefix("10.0.0.8/24")}
+	have.Leftovers[left.Key()] = left
+	assert.Equal(t, []plan.Change{{"10.0.0.8", "is removed: no instance has it any more", ""}}, plan.Describe(have, want))
+}
