@@ -2,7 +2,10 @@
 
 package main
 
-import "math"
+import (
+	"math"
+	"slices"
+)
 
 // checkBars are the bars on what a figure is worth nothing without: that what
 // was to change did, that there was an owner, that nothing was lost on the way
@@ -38,7 +41,7 @@ func checkBars(r *result, t bars) {
 		t.bar(f+": "+ownerless, 0, trials(numbers, ownerless), "")
 	}
 	captured := []string{"cut", "mass", "reload", "rolling"}
-	for _, f := range faults {
+	for _, f := range slices.Concat(faults, hostChanges) {
 		captured = append(captured, f.part())
 	}
 	for _, part := range append(captured, freeze.part(), "floods") {

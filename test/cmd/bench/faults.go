@@ -102,7 +102,11 @@ func (s *site) startFast(d string, n *lab.Node, priority int) *lab.Process {
 		return s.start(d, n, priority, 1)
 	}
 	defer s.mark()
-	return n.XVRRPD(s.File(n.Name+".conf", "global_defs {\nfast_detect interval 1 multiplier 3\n}\n"+conf(priority, 1)))
+	return n.XVRRPD(s.File(n.Name+".conf", fastConf(priority)))
+}
+
+func fastConf(priority int) string {
+	return "global_defs {\nfast_detect interval 1 multiplier 3\n}\n" + conf(priority, 1)
 }
 
 func (s *site) sessionUp() bool {
@@ -254,6 +258,8 @@ func watched(fault, number string) time.Duration {
 		return hungWatched
 	case fault == freeze.name:
 		return thawWatched
+	case isHostChange(fault):
+		return hostWatched
 	}
 	return 0
 }

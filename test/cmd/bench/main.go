@@ -97,7 +97,7 @@ func main() {
 	rolls := flag.Int("rolling", 20, "changes of the address list of a pair, one node after the other")
 	starving := flag.Duration("starve", 10*time.Minute, "CPU starvation")
 	soaking := flag.Duration("soak", 30*time.Minute, "idle soak")
-	only := flag.String("only", "", "comma-separated `PARTS`: frames,cut,mass,scale,reload,rolling,faults (or one of fault-cut, -kill, -stop, -term, -freeze),gc,floods,starve,soak")
+	only := flag.String("only", "", "comma-separated `PARTS`: frames,cut,mass,scale,reload,rolling,faults (or one of fault-cut, -kill, -stop, -term, -vip, -ruleset, -link, -source, -remade, -freeze),gc,floods,starve,soak")
 	before := flag.String("before", "", "also measure the programs of git `REVISION`")
 	docs := flag.Bool("docs", true, "write docs/benchmarks.md; of a run with parts missing only if this flag is given")
 	from := flag.String("from", "", "measure nothing; report samples of an earlier `FILE`")
@@ -122,6 +122,9 @@ func main() {
 	}
 	for _, f := range faults {
 		parts = append(parts, part{f.part(), func() { b.runFault(r, f, *faulty) }})
+	}
+	for _, f := range hostChanges {
+		parts = append(parts, part{f.part(), func() { b.runFault(r, f, min(*faulty, 20)) }})
 	}
 	parts = append(parts, []part{
 		{freeze.part(), func() { b.freezes(r, *faulty) }},

@@ -353,7 +353,7 @@ func faultTables(b *strings.Builder, r *result) {
 	if len(r.Faults) > 0 {
 		fmt.Fprintf(b, "\n| fault | daemon | number | n | min | p50 | p99 | max |\n|---|---|---|---|---|---|---|---|\n")
 	}
-	for _, f := range append(slices.Clone(faults), freeze) {
+	for _, f := range slices.Concat(faults, hostChanges, []fault{freeze}) {
 		for _, d := range everybody {
 			numbers := r.Faults[f.name][d]
 			for _, name := range slices.Sorted(maps.Keys(numbers)) {
@@ -447,6 +447,7 @@ func faultBars(r *result, t bars) {
 	if frozen.n > 0 {
 		t.bar("freeze: trials without a record of the announcement", 0, float64(frozen.n-announced.n), "")
 	}
+	hostBars(r, t)
 	unmovedBars(t, "CPU starvation", r.Starvation)
 	floodBars(t, r.Floods)
 	unmovedBars(t, "idle soak", r.Soak)
