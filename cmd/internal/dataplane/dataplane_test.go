@@ -4,6 +4,7 @@ package dataplane
 
 import (
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/netip"
 	"os"
@@ -356,15 +357,16 @@ func TestHostSpeaksVRRP(t *testing.T) {
 		copy(frame, s.mac[:])
 		return frame
 	}
+	tid := unix.Gettid() // Eventually asks on another thread, which is in another namespace
 	counted := func(name string) (delivered, unknown int) {
-		before := ipCounters(t)
+		before := ipCounters(t, tid)
 		for _, f := range []packettest.Spec{toGroup, toHost} {
 			_, err := unix.Write(fd, f.Build())
 			require.NoError(t, err, name)
 		}
-		require.Eventually(t, func() bool { return ipCounters(t)["InReceives"] >= before["InReceives"]+2 },
+		require.Eventually(t, func() bool { return ipCounters(t, tid)["InReceives"] >= before["InReceives"]+2 },
 			10*time.Second, time.Millisecond, name)
-		after := ipCounters(t)
+		after := ipCounters(t, tid)
 		return after["InDelivers"] - before["InDelivers"], after["InUnknownProtos"] - before["InUnknownProtos"]
 	}
 	delivered, refused := counted("open")
@@ -375,10 +377,10 @@ func TestHostSpeaksVRRP(t *testing.T) {
 	assert.Equal(t, 2, refused)
 }
 
-// ipCounters returns those of IPv4 in the namespace of this thread.
-func ipCounters(t *testing.T) map[string]int {
+// ipCounters returns those of IPv4 in the namespace of a thread.
+func ipCounters(t *testing.T, tid int) map[string]int {
 	t.Helper()
-	raw, err := os.ReadFile("/proc/thread-self/net/snmp")
+	raw, err := os.ReadFile(fmt.Sprintf("/proc/self/task/%d/net/snmp", tid))
 	require.NoError(t, err)
 	lines := strings.Split(string(raw), "\n")
 	names, values := strings.Fields(lines[0]), strings.Fields(lines[1])
