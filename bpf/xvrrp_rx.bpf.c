@@ -184,18 +184,72 @@ static __always_inline int check(const struct xvrrp_event *e, const struct xvrrp
 	return XVRRP_OK;
 }
 
+/* Judges an advert that was gathered. Not inlined, and apart from what reads the
+ * packet: the verifier follows it once, and not for each number of bytes that
+ * may have been copied. */
+__attribute__((noinline)) int judge_advert(struct xvrrp_event *e, const struct xvrrp_router *r,
+					   const struct xvrrp_template *t)
+{
+	struct xvrrp_source source = {};
+	__u32 router, port, size;
+	__u64 now;
+	long failed;
+	int reason;
+
+	if (!e || !r || !t)
+		return PASS; /* cannot happen; the verifier wants to read it */
+	router = e->router;
+	port = r->port;
+	now = e->rx_ns;
+	reason = check(e, r, t);
+	if (reason == XVRRP_REASON_steady) {
+		struct xvrrp_slot *s = bpf_map_lookup_elem(&slots, &router);
+
+		if (s)
+			slot_arrival(s, now);
+		return leave(port, reason, PASS);
+	}
+	if (reason == XVRRP_OK) {
+		reason = XVRRP_REASON_event;
+		source.ifindex = e->ifindex;
+		source.router = router;
+		__builtin_memcpy(source.addr, e->src, sizeof(source.addr));
+		if (r->master && r->flags & XVRRP_ROUTER_FENCE)
+			fence_note(e, r, router);
+		if (!source_take(&source, &rate_source, now))
+			return leave(port, XVRRP_REASON_rate_source, DROP);
+		if (!vrid_take(router, now))
+			return leave(port, XVRRP_REASON_rate_vrid, DROP);
+		if (!budget_take(port, XVRRP_BUDGET_VALID, now))
+			return leave(port, XVRRP_REASON_rate_interface, DROP);
+	} else if (!budget_take(port, XVRRP_BUDGET_INVALID, now)) {
+		/* Within the budget user space hears of an invalid advert, for its
+		 * log, and tcpdump sees it; over it, nobody does. */
+		return leave(port, reason, DROP);
+	}
+	e->reason = reason;
+	size = offsetof(struct xvrrp_event, payload) + READ_ONCE(e->copied);
+	if (size > sizeof(*e))
+		return PASS; /* cannot happen; the verifier wants to read it */
+	if (reason == XVRRP_REASON_event)
+		failed = bpf_ringbuf_output(&events, e, size, 0);
+	else
+		failed = bpf_ringbuf_output(&noise, e, size, BPF_RB_NO_WAKEUP);
+	if (failed && reason == XVRRP_REASON_event)
+		reason = XVRRP_REASON_ring_full;
+	return leave(port, reason, PASS);
+}
+
 static __always_inline enum verdict receive_advert(const struct ethhdr *eth, const struct advert *a,
 						   const void *end, __u32 ifindex)
 {
 	struct xvrrp_id key = { .ifindex = ifindex, .vlan = a->vlan_outer, .family = a->family };
-	struct xvrrp_source source = { .ifindex = ifindex };
 	const struct xvrrp_template *t;
 	const struct xvrrp_port *p;
 	struct xvrrp_router *r;
 	struct xvrrp_event *e;
-	__u32 *known, router, port, size, zero = 0;
+	__u32 *known, router, port, zero = 0;
 	__u64 now = now_ns();
-	long failed;
 	int reason;
 
 	if (a->payload_len < 2 || (const void *)(a->payload + 2) > end) {
@@ -233,42 +287,7 @@ static __always_inline enum verdict receive_advert(const struct ethhdr *eth, con
 	__builtin_memcpy(e->mac, a->mac, sizeof(e->mac));
 	gather(e, a->payload, end);
 
-	reason = check(e, r, t);
-	if (reason == XVRRP_REASON_steady) {
-		struct xvrrp_slot *s = bpf_map_lookup_elem(&slots, &router);
-
-		if (s)
-			slot_arrival(s, now);
-		return leave(port, reason, PASS);
-	}
-	if (reason == XVRRP_OK) {
-		reason = XVRRP_REASON_event;
-		__builtin_memcpy(source.addr, e->src, sizeof(source.addr));
-		source.router = router;
-		if (r->master && r->flags & XVRRP_ROUTER_FENCE)
-			fence_note(e, r, router);
-		if (!source_take(&source, &rate_source, now))
-			return leave(port, XVRRP_REASON_rate_source, DROP);
-		if (!vrid_take(router, now))
-			return leave(port, XVRRP_REASON_rate_vrid, DROP);
-		if (!budget_take(port, XVRRP_BUDGET_VALID, now))
-			return leave(port, XVRRP_REASON_rate_interface, DROP);
-	} else if (!budget_take(port, XVRRP_BUDGET_INVALID, now)) {
-		/* Within the budget user space hears of an invalid advert, for its
-		 * log, and tcpdump sees it; over it, nobody does. */
-		return leave(port, reason, DROP);
-	}
-	e->reason = reason;
-	size = offsetof(struct xvrrp_event, payload) + READ_ONCE(e->copied);
-	if (size > sizeof(*e))
-		return PASS; /* cannot happen; the verifier wants to read it */
-	if (reason == XVRRP_REASON_event)
-		failed = bpf_ringbuf_output(&events, e, size, 0);
-	else
-		failed = bpf_ringbuf_output(&noise, e, size, BPF_RB_NO_WAKEUP);
-	if (failed && reason == XVRRP_REASON_event)
-		reason = XVRRP_REASON_ring_full;
-	return leave(port, reason, PASS);
+	return judge_advert(e, r, t);
 }
 
 /* ARP in which a host speaks for an address of ours: a question or an answer
