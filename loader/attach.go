@@ -56,7 +56,9 @@ type port struct {
 	linkID     link.ID // that of tcx
 	egress     attachment
 	egressID   link.ID
-	egressUndo func() error                // nil: there is a link, or no fence
+	egressUndo func() error // nil: there is a link, or no fence
+	pending    bool         // the fence is still to be attached, see AttachEgress
+	fallback   func(ifindex int, prog *ebpf.Program) error
 	head       struct{ prog, link uint32 } // see first
 }
 
@@ -101,9 +103,9 @@ func (c *Collection) dropUnused(p *port) error {
 	return deleteEntry(c.maps["ports"], uint32(p.ifindex))
 }
 
-// Attach puts the program on an interface in the first mode that works, and the
-// fence on its way out. A link that a predecessor pinned is taken over before
-// another mode is tried. If no mode works, the errors of all are returned; they
+// Attach puts the program on an interface in the first mode that works. A link
+// that a predecessor pinned is taken over before another mode is tried, and so is
+// its fence on the way out; else that is left to AttachEgress. If no mode works, the errors of all are returned; they
 // match ErrUnsupported or ErrBusy where that is the cause. On an interface that
 // has the program already it is attached anew, with a moment in between.
 func (c *Collection) Attach(want Port) (Mode, error) {
@@ -140,10 +142,7 @@ func (c *Collection) Attach(want Port) (Mode, error) {
 	}
 	p.attached, p.mode, p.linkID = true, mode, idOf(p.link)
 	// Last: if no mode works, a predecessor's fence stays as it is.
-	if err := c.attachEgress(p, want.Egress); err != nil {
-		c.log.Warn("could not attach the fence for outgoing packets; only incoming ones are fenced", "iface", want.Ifname, "err", err)
-	}
-	p.egressID = idOf(p.egress)
+	p.pending, p.fallback = !c.takeOverEgress(p), want.Egress
 	if err := c.pins.save(c, p); err != nil {
 		return "", errors.Join(err, c.detach(p))
 	}
@@ -225,24 +224,51 @@ func takeable(p *port, l attachment, want *Port, mode Mode) bool {
 	return err == nil && uint32(info.Program) == want.Holder(want.Ifindex)
 }
 
-// attachEgress puts the fence into the other direction: a tcx link that
-// outlives the daemon, or what the kernel has instead.
-func (c *Collection) attachEgress(p *port, fallback func(ifindex int, prog *ebpf.Program) error) error {
-	old := c.pins.adopt(egressPin(p.ifindex), p.ifindex)
-	if old != nil && p.first(idOf(old), ebpf.AttachTCXEgress) {
-		if err := old.Update(c.egress); err == nil {
-			p.egress = old
-			return nil
-		}
+// AttachEgress puts the fence on the way out of an interface that has a program,
+// unless it is there. The kernel waits for all processors each time, 10 ms and
+// more on some hosts, which is too long for a start with many interfaces: the
+// virtual routers run before.
+func (c *Collection) AttachEgress(ifindex int) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	p, ok := c.ports[ifindex]
+	if !ok || !p.pending {
+		return nil
 	}
+	p.pending = false
+	if err := c.attachEgress(p); err != nil {
+		return err
+	}
+	p.egressID = idOf(p.egress)
+	return c.pins.save(c, p)
+}
+
+// takeOverEgress continues the fence that a predecessor pinned.
+func (c *Collection) takeOverEgress(p *port) bool {
+	old := c.pins.adopt(egressPin(p.ifindex), p.ifindex)
+	if old == nil {
+		return false
+	}
+	if id := idOf(old); p.first(id, ebpf.AttachTCXEgress) && old.Update(c.egress) == nil {
+		p.egress, p.egressID = old, id
+		return true
+	}
+	_ = old.Close() // it stays pinned until another has its place
+	return false
+}
+
+// attachEgress makes a tcx link that outlives the daemon, or what the kernel has
+// instead.
+func (c *Collection) attachEgress(p *port) error {
 	l, err := link.AttachTCX(link.TCXOptions{
 		Interface: p.ifindex, Program: c.egress, Attach: ebpf.AttachTCXEgress, Anchor: link.Head(),
 	})
 	// Only now: there is no moment without a fence.
-	if err := errors.Join(c.pins.takeOff(egressPin(p.ifindex)), closeLink(old)); err != nil {
+	if err := c.pins.takeOff(egressPin(p.ifindex)); err != nil {
 		return errors.Join(err, closeNew(l))
 	}
-	if errors.Is(err, ebpf.ErrNotSupported) && fallback != nil {
+	if errors.Is(err, ebpf.ErrNotSupported) && p.fallback != nil {
+		fallback := p.fallback
 		if err := fallback(p.ifindex, c.egress); err != nil {
 			return fmt.Errorf("attach the fence: %w", err)
 		}
@@ -328,7 +354,7 @@ func (c *Collection) unlink(p *port) error {
 		errs = append(errs, err)
 	}
 	p.link, p.egress, p.egressUndo, p.attached = nil, nil, nil, false
-	p.linkID, p.egressID = 0, 0
+	p.linkID, p.egressID, p.pending = 0, 0, false
 	return errors.Join(errs...)
 }
 
@@ -342,7 +368,7 @@ func (c *Collection) DropUnused() error {
 		if p.link != nil {
 			used[linkPin(p.mode, p.ifindex)] = true
 		}
-		if p.egress != nil {
+		if p.egress != nil || p.pending {
 			used[egressPin(p.ifindex)] = true
 		}
 	}

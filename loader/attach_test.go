@@ -67,6 +67,7 @@ func attachLo(t *testing.T, c *Collection, modes ...Mode) {
 	mode, err := c.Attach(Port{Ifindex: loopback, Ifname: "lo", Modes: modes})
 	require.NoError(t, err)
 	assert.Equal(t, modes[len(modes)-1], mode)
+	require.NoError(t, c.AttachEgress(loopback))
 }
 
 func TestAttachInEveryMode(t *testing.T) {
@@ -526,6 +527,52 @@ func TestRemovedPinsAreMadeAgain(t *testing.T) {
 	assert.NoDirExists(t, dir)
 }
 
+// The fence on the way out comes after the start, but that of a predecessor is
+// continued at once, and is there until another has its place.
+func TestEgressComesLater(t *testing.T) {
+	dir := pinDir(t)
+	requireTCX(t)
+	ifindex := namespace(t, "port")[0]
+	fences := func() int {
+		chain, err := link.QueryPrograms(link.QueryOptions{Target: ifindex, Attach: ebpf.AttachTCXEgress})
+		require.NoError(t, err)
+		return len(chain.Programs)
+	}
+	attach := func(c *Collection) {
+		_, err := c.Attach(Port{Ifindex: ifindex, Ifname: "port", Modes: []Mode{ModeGeneric}})
+		require.NoError(t, err)
+	}
+	dead := loadPinned(t, dir)
+	attach(dead)
+	assert.Zero(t, fences())
+	attached, err := dead.Attached(ifindex)
+	require.NoError(t, err)
+	assert.True(t, attached, "nothing is missing")
+	require.NoError(t, dead.AttachEgress(ifindex))
+	require.NoError(t, dead.AttachEgress(ifindex))
+	assert.Equal(t, 1, fences())
+	pinned := linkID(t, filepath.Join(dir, egressPin(ifindex)))
+	require.NoError(t, dead.release())
+
+	next := loadPinned(t, dir)
+	attach(next)
+	require.NoError(t, next.DropUnused())
+	assert.Equal(t, 1, fences())
+	assert.Equal(t, pinned, next.ports[ifindex].egressID)
+	require.NoError(t, next.release())
+
+	agent(t, ifindex, ebpf.AttachTCXEgress)
+	last := loadPinned(t, dir)
+	attach(last)
+	require.NoError(t, last.DropUnused())
+	assert.Equal(t, 2, fences(), "that of the predecessor is behind the agent's")
+	require.NoError(t, last.AttachEgress(ifindex))
+	assert.Equal(t, 2, fences())
+	assert.NotEqual(t, pinned, last.ports[ifindex].egressID)
+	require.NoError(t, last.Close())
+	assert.Equal(t, 1, fences())
+}
+
 // What a predecessor attached to an interface that nobody serves any more goes,
 // and so does what is left of it where no program is wanted at all.
 func TestUnusedPinsAreDropped(t *testing.T) {
@@ -535,6 +582,7 @@ func TestUnusedPinsAreDropped(t *testing.T) {
 	attach := func(c *Collection, ifindex int, mode Mode) {
 		_, err := c.Attach(Port{Ifindex: ifindex, Ifname: "port", Modes: []Mode{mode}})
 		require.NoError(t, err)
+		require.NoError(t, c.AttachEgress(ifindex))
 	}
 	left := func() int {
 		found, err := filepath.Glob(dir + "/*-" + strconv.Itoa(ports[1]))
@@ -672,6 +720,7 @@ func TestPinsOfTheVersionBefore(t *testing.T) {
 				require.NoError(t, err)
 				_, err = dead.Attach(Port{Ifindex: ifindex, Ifname: "port", Modes: []Mode{ModeGeneric}})
 				require.NoError(t, err)
+				require.NoError(t, dead.AttachEgress(ifindex))
 				p := dead.ports[ifindex]
 				for name, object := range map[string]interface{ Pin(string) error }{
 					"link-generic": p.link, "egress": p.egress, "lease": formerLease(t), "routers": dead.maps["routers"],

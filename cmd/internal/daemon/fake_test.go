@@ -42,6 +42,7 @@ type fakePort struct {
 	port    plan.Port
 	routers map[loader.RouterID]fakeRouter
 	off     bool // something took the program off
+	whole   bool // nothing of it is left to attach
 	better  bool // it would have a program if it were opened now
 }
 
@@ -71,6 +72,7 @@ type host struct {
 	ports     map[*dataplane.Port]*fakePort
 	programs  bool // ports have one
 	probers   int  // that are open
+	later     bool // a part of each port may be attached later
 	pins      bool // were made again
 	noPins    error
 	lifted    int
@@ -194,6 +196,13 @@ func (h *host) Open(key plan.PortKey, p *plan.Port, routers []dataplane.Router) 
 	return port, nil
 }
 
+func (h *host) Pending(p *dataplane.Port) bool { return h.later && !h.of(p).whole }
+
+func (h *host) Complete(p *dataplane.Port) {
+	_ = h.do("complete %s", p.Engine.Name)
+	h.of(p).whole = true
+}
+
 func (h *host) Knows(p *dataplane.Port, id loader.RouterID) bool {
 	_, ok := h.of(p).routers[id]
 	return ok
@@ -229,7 +238,7 @@ func (h *host) Attach(p *dataplane.Port) error {
 	if err := h.do("attach %s", f.key.Name); err != nil {
 		return err
 	}
-	f.off = false
+	f.off, f.whole = false, false
 	return nil
 }
 

@@ -23,6 +23,8 @@ type plane interface {
 	Open(plan.PortKey, *plan.Port, []dataplane.Router) (*dataplane.Port, error)
 	Change(*dataplane.Port, *plan.Port) error
 	Attach(*dataplane.Port) error
+	Pending(*dataplane.Port) bool
+	Complete(*dataplane.Port)
 	Retry(*dataplane.Port) bool
 	InPath(*dataplane.Port) bool
 	HasProgram(*dataplane.Port) bool
@@ -120,6 +122,8 @@ func newProber() (prober, error) {
 type lock interface{ Release() error }
 
 type realPlane struct{ *dataplane.Plane }
+
+func (realPlane) Pending(p *dataplane.Port) bool { return p.Pending() }
 
 func (realPlane) InPath(p *dataplane.Port) bool { return p.InPath() }
 

@@ -170,7 +170,11 @@ func (r *reconciler) run(ctx context.Context, ready func()) error {
 	path := time.NewTicker(pathCheck)
 	defer path.Stop()
 	for {
+		pending, rest := r.pending()
 		select {
+		case <-rest:
+			r.plane.Complete(pending)
+			continue
 		case <-path.C:
 			r.retryPrograms()
 			r.checkPath()
@@ -195,6 +199,23 @@ func (r *reconciler) run(ctx context.Context, ready func()) error {
 		retry.Reset(r.retryIn())
 	}
 }
+
+// pending returns a port of which a part is still to be attached, and a channel
+// that is ready: there is time for one between any two events.
+func (r *reconciler) pending() (*dataplane.Port, <-chan struct{}) {
+	for _, p := range r.ports {
+		if r.plane.Pending(p) {
+			return p, always
+		}
+	}
+	return nil, nil
+}
+
+var always = func() <-chan struct{} {
+	ch := make(chan struct{})
+	close(ch)
+	return ch
+}()
 
 // checkPath puts programs back that something took off, or that another
 // program stands before. Where that fails, the interface is opened again, in

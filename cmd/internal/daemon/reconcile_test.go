@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -243,6 +244,27 @@ func TestOneBatch(t *testing.T) {
 		b.retire()
 		assert.Equal(t, []string{"batch", "batch", "close eth1"}, b.take(), "the loop gives the port up first")
 		b.sameAsFresh()
+		require.NoError(t, b.leaves())
+	})
+}
+
+// What takes the kernel long for each interface is done once the routers run, one
+// at a time: other work is done in between.
+func TestPortsAreCompletedAfterTheStart(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		b := newBench(t, confA+confB, eth0, eth1)
+		b.later = true
+		b.start()
+		done := b.take()
+		batch, first := slices.Index(done, "batch"), slices.IndexFunc(done, func(s string) bool { return strings.HasPrefix(s, "complete") })
+		assert.Positive(t, batch)
+		assert.Greater(t, first, batch)
+		assert.ElementsMatch(t, []string{"complete eth0", "complete eth1"}, done[first:])
+		b.after(10 * pathCheck)
+		assert.Empty(t, b.take(), "and not again")
+		b.of(b.port("eth0")).off = true
+		b.after(pathCheck)
+		assert.Equal(t, []string{"attach eth0", "complete eth0"}, b.take())
 		require.NoError(t, b.leaves())
 	})
 }

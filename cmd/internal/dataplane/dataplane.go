@@ -53,10 +53,12 @@ type Port struct {
 	routers map[loader.RouterID]bool
 	modes   []loader.Mode // that are tried
 	passes  bool          // so may the reason why none of them works
-	mac     [6]byte
-	groups  []netip.Addr // that are joined
-	locals  []plan.Local // of when they were
-	log     *slog.Logger
+
+	complete bool // see Plane.Complete
+	mac      [6]byte
+	groups   []netip.Addr // that are joined
+	locals   []plan.Local // of when they were
+	log      *slog.Logger
 }
 
 // Router is a virtual router of a port that is opened.
@@ -326,8 +328,21 @@ func (d *Plane) Retry(p *Port) bool {
 
 func (d *Plane) attach(p *Port) (err error) {
 	p.Mode, err = d.kernel.Attach(d.port(p))
+	p.complete = false
 	return d.Room.explain(err)
 }
+
+// Complete attaches what may come after the routers of a port have started: the
+// fence on the way out.
+func (d *Plane) Complete(p *Port) {
+	p.complete = true
+	if err := d.kernel.AttachEgress(p.Engine.Ifindex); err != nil {
+		d.Log.Warn("could not attach the fence for outgoing packets; only incoming ones are fenced", "iface", p.Engine.Name, "err", err)
+	}
+}
+
+// Pending reports whether Complete has something to do.
+func (p *Port) Pending() bool { return p.kernel != nil && !p.complete }
 
 func (*Plane) port(p *Port) loader.Port {
 	return loader.Port{
