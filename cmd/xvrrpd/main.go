@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"os"
 	"os/signal"
 	"runtime"
@@ -56,8 +57,11 @@ func run(args []string, stdout, stderr io.Writer) int {
 	if settings, ok := os.LookupEnv(release.Environment); ok {
 		return runReleaser(settings, opts, stderr)
 	}
-	env := environment(opts)
-	load := func() (*config.Config, config.Diagnostics) { return config.Parse(osFiles{}, opts.config, env) }
+	env, seed := environment(opts), rand.Uint64()
+	load := func() (*config.Config, config.Diagnostics) {
+		env.Random = rand.New(rand.NewPCG(seed, 0)).Uint32 // the same numbers at every reload
+		return config.Parse(osFiles{}, opts.config, env)
+	}
 	cfg, diags := load()
 	inFile := diags
 	if cfg != nil {

@@ -9,7 +9,6 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
-	"math/rand/v2"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -57,7 +56,7 @@ func environment(o *options) config.Environment {
 		name, _ := os.Hostname()
 		id, _, _ = strings.Cut(name, ".")
 	}
-	return config.Environment{ConfigID: id, Getenv: os.Getenv, Random: rand.Uint32}
+	return config.Environment{ConfigID: id, Getenv: os.Getenv}
 }
 
 // inNamespace marks a process that has entered its namespace already.

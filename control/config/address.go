@@ -156,7 +156,7 @@ func (d *decoder) broadcast(a *Address, v Word) bool {
 
 // addressesOf checks the addresses of an instance together.
 func (d *decoder) addressesOf(i *draft) {
-	if len(i.Addresses) == 0 {
+	if i.lines == 0 {
 		d.diags.add(Error, i.Pos, "vrrp_instance %s has no virtual_ipaddress", i.Name)
 	}
 	if len(i.Addresses) > maxAddresses {

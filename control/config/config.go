@@ -132,10 +132,11 @@ type Track struct {
 // is fatal.
 func Parse(files Files, name string, env Environment) (*Config, Diagnostics) {
 	var diags Diagnostics
-	l := &lexer{files: files, env: env, diags: &diags, definitions: map[string][]string{}}
+	tree := &treeBuilder{diags: &diags}
+	l := &lexer{files: files, env: env, diags: &diags, sink: tree.add, definitions: map[string][]string{}}
 	l.file(name, Pos{File: name})
 	d := &decoder{file: name, diags: &diags, noted: map[string]bool{}}
-	cfg := d.config(parseTree(l.out, &diags))
+	cfg := d.config(tree.end())
 	diags.sort()
 	if diags.Fatal() {
 		return nil, diags

@@ -6,7 +6,6 @@ import (
 	"iter"
 	"maps"
 	"net/netip"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -34,7 +33,8 @@ func (d *decoder) config(tree []*Node) *Config {
 	}
 	d.global.settle()
 	d.cfg.Process = d.global.process
-	for _, n := range tree {
+	for i, n := range tree {
+		tree[i] = nil // of many instances the text is several times as large as what it says
 		switch n.Keyword {
 		case "global_defs":
 		case "vrrp_instance":
@@ -48,7 +48,7 @@ func (d *decoder) config(tree []*Node) *Config {
 				d.cfg.Instance = w.Text
 			}
 		default:
-			d.other(n, laterTop, lvsTop, slices.Values([]string{"global_defs", "vrrp_instance", "net_namespace", "instance"}))
+			d.other(n, laterTop, lvsTop, maps.Keys(topKeywords))
 		}
 	}
 	d.duplicates()

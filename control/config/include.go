@@ -4,6 +4,7 @@ package config
 
 import (
 	"fmt"
+	"iter"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -149,23 +150,120 @@ func braces(s string) []string {
 	return []string{s}
 }
 
-// repeat expands the first ~SEQ(var, start, step, end), ~SEQx or ~LST of a
-// line that begins with it.
-func (l *lexer) repeat(s string, pos Pos) ([]string, error) {
+// repetition returns where ~SEQ, ~SEQx or ~LST begins, at the start of a line or
+// behind a brace; -1: nowhere.
+func repetition(s string) int {
+	begins := true
+	for i := 0; i < len(s); i++ {
+		switch s[i] {
+		case ' ', '\t':
+		case '~':
+			if begins {
+				return i
+			}
+		case '"':
+			length := strings.IndexByte(s[i+1:], '"')
+			if length < 0 {
+				return -1
+			}
+			i += length + 1
+			begins = false
+		case '$':
+			i += max(1, useOf(s[i:]).length) - 1
+			begins = false
+		default:
+			begins = s[i] == '{' || s[i] == '}'
+		}
+	}
+	return -1
+}
+
+// repeat reads what is behind ~SEQ(var, start, step, end), ~SEQx or ~LST(var,
+// values) once for each value, up to a brace. The variable is a definition
+// meanwhile, so that it is known in what others stand for, too.
+func (l *lexer) repeat(s string, pos Pos, original string, expansions int) error {
 	word, rest, ok := strings.Cut(s, "(")
 	args, body, closed := cutParenthesis(rest)
 	if !ok || !closed {
-		return nil, fmt.Errorf("%s needs its arguments in parentheses", word)
+		return fmt.Errorf("%s needs its arguments in parentheses", word)
 	}
+	for range maxExpand {
+		lines, changed := l.expand(args, pos.File)
+		if !changed || len(lines) > 1 {
+			break
+		}
+		args = lines[0]
+	}
+	r, err := repetitionOf(word, args)
+	if err != nil {
+		return err
+	}
+	end := braceIn(body)
+	if !l.spend(r.count, body[:end], pos) {
+		return nil
+	}
+	was := map[string][]string{}
+	for _, name := range r.names {
+		was[name] = l.definitions[name]
+	}
+	for values := range r.values {
+		for i, name := range r.names {
+			l.definitions[name] = values[i : i+1]
+		}
+		l.line(body[:end], pos, original, expansions)
+	}
+	for name, value := range was {
+		l.definitions[name] = value
+		if value == nil {
+			delete(l.definitions, name)
+		}
+	}
+	if end < len(body) {
+		l.line(body[end:], pos, original, expansions)
+	}
+	return nil
+}
+
+// braceIn returns where the first brace is that ends a logical line.
+func braceIn(s string) int {
+	quoted := false
+	for i := 0; i < len(s); i++ {
+		switch {
+		case s[i] == '"':
+			quoted = !quoted
+		case quoted:
+		case s[i] == '$':
+			i += max(1, useOf(s[i:]).length) - 1
+		case s[i] == '~': // what is inside its parentheses is its own
+			if _, rest, ok := strings.Cut(s[i:], "("); ok {
+				if _, behind, closed := cutParenthesis(rest); closed {
+					i = len(s) - len(behind) - 1
+				}
+			}
+		case s[i] == '{' || s[i] == '}':
+			return i
+		}
+	}
+	return len(s)
+}
+
+// repeated is what a repetition goes through: values for names.
+type repeated struct {
+	names  []string
+	count  int
+	values iter.Seq[[]string]
+}
+
+func repetitionOf(word, args string) (repeated, error) {
 	switch word {
 	case "~SEQ":
-		return l.sequence(args, body, 10, pos)
+		return sequence(args, 10)
 	case "~SEQx":
-		return l.sequence(args, body, 16, pos)
+		return sequence(args, 16)
 	case "~LST":
-		return list(args, body)
+		return list(args)
 	}
-	return nil, fmt.Errorf("unknown repetition %s%s", word, suggest(word, slices.Values([]string{"~SEQ", "~SEQx", "~LST"})))
+	return repeated{}, fmt.Errorf("unknown repetition %s%s", word, suggest(word, slices.Values([]string{"~SEQ", "~SEQx", "~LST"})))
 }
 
 func cutParenthesis(s string) (args, rest string, ok bool) {
@@ -184,16 +282,16 @@ func cutParenthesis(s string) (args, rest string, ok bool) {
 	return "", "", false
 }
 
-func (l *lexer) sequence(args, body string, base int, pos Pos) ([]string, error) {
+func sequence(args string, base int) (repeated, error) {
 	words := strings.Split(args, ",")
 	if len(words) < 2 || len(words) > 4 {
-		return nil, fmt.Errorf("~SEQ takes a name and one to three numbers")
+		return repeated{}, fmt.Errorf("~SEQ takes a name and one to three numbers")
 	}
 	var numbers []int64
 	for _, w := range words[1:] {
 		n, err := strconv.ParseInt(strings.TrimSpace(w), 0, 62) // no sum of two overflows
 		if err != nil {
-			return nil, fmt.Errorf("~SEQ: %q is not a number", strings.TrimSpace(w))
+			return repeated{}, fmt.Errorf("~SEQ: %q is not a number", strings.TrimSpace(w))
 		}
 		numbers = append(numbers, n)
 	}
@@ -208,37 +306,33 @@ func (l *lexer) sequence(args, body string, base int, pos Pos) ([]string, error)
 		step = -1
 	}
 	if step == 0 || (end-start)/step < 0 || (end-start)/step > maxText {
-		return nil, fmt.Errorf("~SEQ from %d to %d by %d does not end", start, end, step)
+		return repeated{}, fmt.Errorf("~SEQ from %d to %d by %d does not end", start, end, step)
 	}
-	if !l.spend(int((end-start)/step)+1, body, pos) {
-		return nil, nil
+	values := func(yield func([]string) bool) {
+		for n := start; (step > 0 && n <= end) || (step < 0 && n >= end); n += step {
+			if !yield([]string{strconv.FormatInt(n, base)}) {
+				return
+			}
+		}
 	}
-	var out []string
-	for n := start; (step > 0 && n <= end) || (step < 0 && n >= end); n += step {
-		out = append(out, substitute(body, strings.TrimSpace(words[0]), strconv.FormatInt(n, base)))
-	}
-	return out, nil
+	return repeated{[]string{strings.TrimSpace(words[0])}, int((end-start)/step) + 1, values}, nil
 }
 
-func list(args, body string) ([]string, error) {
+func list(args string) (repeated, error) {
 	words := topLevel(args)
 	if len(words) < 2 {
-		return nil, fmt.Errorf("~LST takes a name and values")
+		return repeated{}, fmt.Errorf("~LST takes a name and values")
 	}
 	names := tuple(words[0])
-	var out []string
+	var values [][]string
 	for _, w := range words[1:] {
-		values := tuple(w)
-		if len(values) != len(names) {
-			return nil, fmt.Errorf("~LST: %s has %d values for %d names", w, len(values), len(names))
+		v := tuple(w)
+		if len(v) != len(names) {
+			return repeated{}, fmt.Errorf("~LST: %s has %d values for %d names", w, len(v), len(names))
 		}
-		line := body
-		for i, name := range names {
-			line = substitute(line, name, values[i])
-		}
-		out = append(out, line)
+		values = append(values, v)
 	}
-	return out, nil
+	return repeated{names, len(values), slices.Values(values)}, nil
 }
 
 // topLevel splits at commas outside braces.
@@ -271,21 +365,4 @@ func tuple(s string) []string {
 		parts[i] = strings.TrimSpace(parts[i])
 	}
 	return parts
-}
-
-// substitute replaces $NAME and ${NAME}.
-func substitute(s, name, value string) string {
-	var out strings.Builder
-	for i := 0; i < len(s); {
-		if s[i] == '$' {
-			if used, end := useOf(s[i:]); used != "" && used == name {
-				out.WriteString(value)
-				i += end
-				continue
-			}
-		}
-		out.WriteByte(s[i])
-		i++
-	}
-	return out.String()
 }

@@ -4,6 +4,7 @@ package config
 
 import (
 	"maps"
+	"net/netip"
 	"slices"
 	"time"
 )
@@ -24,6 +25,7 @@ type draft struct {
 	authType     bool
 	garp         garpOptions
 	excluded     []Address
+	lines        int // of virtual_ipaddress, also of those that are wrong
 	extensions
 
 	lowerPrioNoAdvert    option[bool]
@@ -89,6 +91,7 @@ var instanceKeywords = map[string]handler[draft]{
 	},
 	"virtual_ipaddress": func(d *decoder, n *Node, i *draft) {
 		i.Addresses = append(i.Addresses, d.addresses(n, false)...)
+		i.lines += len(n.Block)
 	},
 	"virtual_ipaddress_excluded": func(d *decoder, n *Node, i *draft) {
 		i.excluded = append(i.excluded, d.addresses(n, true)...)
@@ -129,7 +132,14 @@ func init() {
 	}
 }
 
+// source takes an address. A prefix length, which does not matter, is cut off, as
+// keepalived does.
 func source(d *decoder, n *Node, i *draft) {
+	if len(n.Args) > 0 {
+		if p, err := netip.ParsePrefix(n.Args[0].Text); err == nil {
+			n.Args[0].Text = p.Addr().String()
+		}
+	}
 	if a, ok := d.address4(n); ok {
 		i.Source = a
 	}

@@ -64,6 +64,25 @@ var lvsGlobal = words(`
 	lvs_flush_on_stop lvs_flush_onstop enable_snmp_checker snmp_vs_stats_update_interval
 	snmp_rs_stats_update_interval`)
 
+// blockKeywords report whether a word is a keyword of a block; "" is outside of
+// all.
+var blockKeywords map[string]func(string) bool
+
+func init() {
+	blockKeywords = map[string]func(string) bool{
+		"": func(w string) bool { return topKeywords[w] || laterTop[w] || lvsTop[w] },
+		"global_defs": func(w string) bool {
+			return globalKeywords[w] != nil || laterGlobal[w] || lvsGlobal[w]
+		},
+		"vrrp_instance": func(w string) bool {
+			return instanceKeywords[w] != nil || laterInstance[w] || refusedInstance[w] != ""
+		},
+		"authentication": func(w string) bool { return authKeywords[w] != nil },
+	}
+}
+
+var topKeywords = words("global_defs vrrp_instance net_namespace instance")
+
 func words(s string) map[string]bool {
 	set := map[string]bool{}
 	for _, w := range strings.Fields(s) {

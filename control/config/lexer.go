@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"strconv"
 	"strings"
 )
 
@@ -31,11 +32,14 @@ const (
 	// maxInclude bounds the depth of files that include each other, maxExpand
 	// the replacements in one line, maxText the bytes of all files and of what
 	// definitions and ~SEQ make, with perLine for each line: a mistake must not
-	// fill the memory or never end.
+	// fill the memory or never end. The 65,024 instances of keepalived's manual
+	// take half of it.
 	maxInclude = 32
 	maxExpand  = 200
-	maxText    = 1 << 23
+	maxText    = 1 << 26
 	perLine    = 16
+	// readCost is what a byte of a file costs: its lines are split and searched.
+	readCost = 8
 )
 
 // token is a word, `{` or `}`.
@@ -56,12 +60,13 @@ type lexer struct {
 	files Files
 	env   Environment
 	diags *Diagnostics
-	out   []logical
+	sink  func(logical) // takes a line, which is used again
 	depth int
 
 	definitions map[string][]string // by name, the lines of the value
 	strict      string              // include_check
 	made        int                 // bytes so far; see maxText
+	words       logical             // of a line that is done with
 }
 
 var (
@@ -81,13 +86,23 @@ func (l *lexer) file(name string, at Pos) {
 		l.diags.add(Error, at, "read %s: %v", name, err)
 		return
 	}
-	if !l.spend(1, string(text), at) {
+	if !l.spend(readCost, string(text), at) {
 		return
 	}
 	l.depth++
 	defer func() { l.depth-- }()
-	l.lines(strings.Split(strings.TrimSuffix(string(text), "\n"), "\n"), name)
+	whole, mark := strings.CutPrefix(string(text), byteOrderMark)
+	if mark {
+		l.diags.add(Warning, Pos{name, 1, 1}, "the byte order mark is skipped; keepalived takes it for part of the first word")
+	}
+	if strings.Contains(whole, "\r") && !strings.Contains(whole, "\n") {
+		l.diags.add(Error, Pos{File: name, Line: 1}, "lines end in a carriage return alone; they must end in a line feed")
+		return
+	}
+	l.lines(strings.Split(strings.TrimSuffix(whole, "\n"), "\n"), name)
 }
+
+const byteOrderMark = "\ufeff"
 
 func (l *lexer) lines(lines []string, file string) {
 	for n := 0; n < len(lines) && !l.ended(); n++ {
@@ -97,11 +112,14 @@ func (l *lexer) lines(lines []string, file string) {
 			l.diags.add(Warning, pos, "line has a NUL byte and is ignored")
 			continue
 		}
-		if len(raw) > maxLine {
+		text := stripComment(raw)
+		if len(text) > maxLine {
 			l.diags.add(Error, pos, "%v", errLineLong)
 			continue
 		}
-		text := stripComment(raw)
+		if len(raw) > maxLine {
+			l.diags.add(Warning, pos, "%v with its comment; keepalived reads what is behind that as another line", errLineLong)
+		}
 		if strings.Count(text, `"`)%2 != 0 {
 			pos.Col = strings.IndexByte(text, '"') + 1
 			l.diags.add(Error, pos, "%v", errQuote)
@@ -109,11 +127,12 @@ func (l *lexer) lines(lines []string, file string) {
 		}
 		if name, value, ok := definition(text); ok {
 			values := []string{value}
-			for strings.HasSuffix(values[len(values)-1], `\`) && n+1 < len(lines) {
-				last := len(values) - 1
-				values[last] = strings.TrimSuffix(values[last], `\`)
+			for goesOn(lines[n]) && n+1 < len(lines) {
 				n++
-				values = append(values, strings.TrimSpace(stripComment(strings.TrimSuffix(lines[n], "\r"))))
+				values = append(values, strings.TrimSpace(stripComment(lines[n])))
+			}
+			for i, v := range values {
+				values[i] = strings.TrimSuffix(v, `\`)
 			}
 			l.definitions[name] = values
 			continue
@@ -121,6 +140,10 @@ func (l *lexer) lines(lines []string, file string) {
 		l.line(text, pos, text, 0)
 	}
 }
+
+// goesOn reports whether a definition goes on behind a line. A comment does not
+// hide the backslash.
+func goesOn(line string) bool { return strings.HasSuffix(strings.TrimRight(line, " \t\r"), `\`) }
 
 // stripComment cuts at `!` or `#`, which start a comment even inside a word,
 // unless they are quoted or behind a backslash.
@@ -195,15 +218,13 @@ func (l *lexer) line(text string, pos Pos, original string, expansions int) {
 			return
 		}
 	}
-	if strings.HasPrefix(trimmed, "~") {
-		lines, err := l.repeat(trimmed, pos)
-		if err != nil {
+	if at := repetition(text); at >= 0 {
+		if strings.TrimSpace(text[:at]) != "" {
+			l.line(text[:at], pos, original, expansions+1)
+		}
+		if err := l.repeat(text[at:], pos, original, expansions+1); err != nil {
 			pos.Col = strings.IndexByte(original, '~') + 1
 			l.diags.add(Error, pos, "%v", err)
-			return
-		}
-		for _, s := range lines {
-			l.line(s, pos, original, expansions+1)
 		}
 		return
 	}
@@ -253,125 +274,114 @@ func (l *lexer) condition(s string) (rest string, keep bool) {
 	return rest, id == l.env.ConfigID
 }
 
-// expand replaces the first use of a definition. A value of several lines
+// expand replaces the definitions that a line uses. A value of several lines
 // replaces the whole line.
 func (l *lexer) expand(s, file string) (lines []string, changed bool) {
+	var out strings.Builder
+	done := 0
 	for i := 0; i < len(s); i++ {
 		if s[i] != '$' {
 			continue
 		}
-		name, end := useOf(s[i:])
-		if name == "" {
-			continue
-		}
-		value, length, ok := l.value(name, s[i+end:], file)
+		u := useOf(s[i:])
+		value, ok := l.value(u, file)
 		if !ok {
 			continue
 		}
-		end += length
 		if len(value) > 1 {
 			return value, true
 		}
-		return []string{s[:i] + value[0] + s[i+end:]}, true
+		out.WriteString(s[done:i])
+		out.WriteString(value[0])
+		done = i + u.length
+		i = done - 1
+	}
+	if done == 0 {
+		return nil, false
+	}
+	out.WriteString(s[done:])
+	return []string{out.String()}, true
+}
+
+// use is $NAME, ${NAME} or, of what is built in, ${NAME words}.
+type use struct {
+	name   string // empty: it is none
+	words  []string
+	length int // of the whole
+}
+
+func useOf(s string) use {
+	if !strings.HasPrefix(s, "${") {
+		end := nameEnd(s[1:]) + 1
+		if end == len(s) || strings.IndexByte(" \t,)", s[end]) >= 0 {
+			return use{name: s[1:end], length: end}
+		}
+		return use{}
+	}
+	inside, _, ok := strings.Cut(s[2:], "}")
+	name, words := cutWord(inside)
+	if !ok || name == "" || nameEnd(name) != len(name) {
+		return use{}
+	}
+	return use{name, strings.Fields(words), len("${}") + len(inside)}
+}
+
+func (l *lexer) value(u use, file string) (value []string, ok bool) {
+	if v, ok := l.definitions[u.name]; ok {
+		return v, true
+	}
+	if len(u.words) > 0 && u.name != "_ENV" && u.name != "_RANDOM" {
+		return nil, false
+	}
+	switch u.name {
+	case "_PWD":
+		return []string{filepath.Dir(file)}, true
+	case "_INSTANCE":
+		return []string{l.env.Instance}, true
+	case "_HASH":
+		return []string{"#"}, true
+	case "_BANG":
+		return []string{"!"}, true
+	case "_ENV":
+		if len(u.words) != 1 || l.env.Getenv == nil {
+			return nil, false
+		}
+		return []string{l.env.Getenv(u.words[0])}, true
+	case "_RANDOM":
+		return l.random(u.words)
 	}
 	return nil, false
 }
 
-// useOf returns the name in $NAME or ${NAME} and the length of the whole.
-func useOf(s string) (string, int) {
-	if strings.HasPrefix(s, "${") {
-		end := nameEnd(s[2:]) + 2
-		if end < len(s) && s[end] == '}' {
-			return s[2:end], end + 1
+// random takes the smallest number, and the largest, if they are given.
+func (l *lexer) random(words []string) ([]string, bool) {
+	bounds := []uint64{0, 32767}
+	if l.env.Random == nil || len(words) > len(bounds) {
+		return nil, false
+	}
+	for i, w := range words {
+		n, err := strconv.ParseUint(w, 10, 30)
+		if err != nil {
+			return nil, false
 		}
-		return "", 0
+		bounds[i] = n
 	}
-	end := nameEnd(s[1:]) + 1
-	if end == len(s) || strings.IndexByte(" \t,)", s[end]) >= 0 {
-		return s[1:end], end
+	if bounds[1] < bounds[0] {
+		return nil, false
 	}
-	return "", 0
-}
-
-// value resolves a name; the built-in ones may take words from behind it and
-// return the length of those.
-func (l *lexer) value(name, behind, file string) (value []string, length int, ok bool) {
-	if v, ok := l.definitions[name]; ok {
-		return v, 0, true
-	}
-	switch name {
-	case "_PWD":
-		return []string{filepath.Dir(file)}, 0, true
-	case "_INSTANCE":
-		return []string{l.env.Instance}, 0, true
-	case "_HASH":
-		return []string{"#"}, 0, true
-	case "_BANG":
-		return []string{"!"}, 0, true
-	case "_ENV":
-		word, n := nextWord(behind)
-		if word == "" || l.env.Getenv == nil {
-			return nil, 0, false
-		}
-		return []string{l.env.Getenv(word)}, n, true
-	case "_RANDOM":
-		return l.random(behind)
-	}
-	return nil, 0, false
-}
-
-func (l *lexer) random(behind string) ([]string, int, bool) {
-	if l.env.Random == nil {
-		return nil, 0, false
-	}
-	low, high, length := uint64(0), uint64(32767), 0
-	if n, end, ok := nextNumber(behind); ok {
-		low, length = n, end
-		if n, end, ok := nextNumber(behind[length:]); ok {
-			high = n
-			length += end
-		}
-	}
-	if high < low {
-		return nil, 0, false
-	}
-	return []string{fmt.Sprint(low + uint64(l.env.Random())%(high-low+1))}, length, true
-}
-
-func nextWord(s string) (string, int) {
-	start := len(s) - len(strings.TrimLeft(s, " \t"))
-	word := s[start:]
-	if i := strings.IndexAny(word, " \t"); i >= 0 {
-		word = word[:i]
-	}
-	return word, start + len(word)
-}
-
-func nextNumber(s string) (uint64, int, bool) {
-	word, end := nextWord(s)
-	var n uint64
-	if word == "" || len(word) > 9 {
-		return 0, 0, false
-	}
-	for _, c := range word {
-		if c < '0' || c > '9' {
-			return 0, 0, false
-		}
-		n = n*10 + uint64(c-'0')
-	}
-	return n, end, true
+	return []string{fmt.Sprint(bounds[0] + uint64(l.env.Random())%(bounds[1]-bounds[0]+1))}, true
 }
 
 // split cuts at unquoted braces, even inside a word, and then into words.
 func (l *lexer) split(text string, pos Pos, original string) {
 	// Columns are those of the physical line as long as nothing was replaced.
 	shift := strings.Index(original, text)
-	var words logical
+	words := l.words[:0]
 	flush := func() {
 		if len(words) > 0 {
 			l.includeCheck(words)
-			l.out = append(l.out, words)
-			words = nil
+			l.sink(words)
+			words = words[:0]
 		}
 	}
 	for i := 0; i < len(text); {
@@ -386,7 +396,7 @@ func (l *lexer) split(text string, pos Pos, original string) {
 			i++
 		case c == '{' || c == '}':
 			flush()
-			l.out = append(l.out, logical{{text: string(c), pos: at}})
+			l.sink(append(words, token{text: string(c), pos: at}))
 			i++
 		case c == '"':
 			length := strings.IndexByte(text[i+1:], '"')
@@ -401,9 +411,14 @@ func (l *lexer) split(text string, pos Pos, original string) {
 			for end < len(text) && strings.IndexByte(" \t\"{}", text[end]) < 0 {
 				end++
 			}
-			words = append(words, token{unescape.Replace(text[i:end]), at, false})
+			word := text[i:end]
+			if strings.IndexByte(word, '\\') >= 0 { // Replace copies whatever it is given
+				word = unescape.Replace(word)
+			}
+			words = append(words, token{word, at, false})
 			i = end
 		}
 	}
 	flush()
+	l.words = words
 }

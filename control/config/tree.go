@@ -2,6 +2,11 @@
 
 package config
 
+import (
+	"fmt"
+	"slices"
+)
+
 // Word is an argument of a keyword.
 type Word struct {
 	Text string
@@ -21,57 +26,94 @@ type Node struct {
 	HasBlock bool
 }
 
-// parseTree joins logical lines into blocks. Braces that do not pair are
-// errors; what can be made sense of is kept.
-func parseTree(lines []logical, diags *Diagnostics) []*Node {
-	p := &treeParser{lines: lines, diags: diags}
-	for {
-		nodes, closed := p.block()
-		p.top = append(p.top, nodes...)
-		if !closed {
-			return p.top
+// treeBuilder joins logical lines into blocks as they come. As in keepalived, a
+// brace that closes nothing is skipped and the end of the file closes what is
+// open, with a warning: nothing is lost by a mistake at the end. It is an error
+// if something has come into a block, or out of one, where it does not belong.
+type treeBuilder struct {
+	diags    *Diagnostics
+	top      Node
+	open     []openBlock // from the outermost on
+	last     *Node       // the keyword of the line before; nil: that was a brace
+	unpaired []unpaired
+}
+
+// openBlock is a block that is being read. Without a keyword it is skipped.
+type openBlock struct {
+	*Node
+	at Pos // of its brace
+}
+
+// unpaired is a brace without its pair.
+type unpaired struct {
+	pos  Pos
+	what string
+}
+
+// add takes a logical line, which the caller may use again.
+func (b *treeBuilder) add(line logical) {
+	at := line[0].pos
+	switch {
+	case line[0].is("}"):
+		b.last = nil
+		if len(b.open) == 0 {
+			b.unpaired = append(b.unpaired, unpaired{at, "} closes nothing"})
+			return
 		}
-		diags.add(Error, p.last, "} closes nothing")
+		b.open = b.open[:len(b.open)-1]
+	case line[0].is("{"):
+		n := b.last
+		if n == nil {
+			b.diags.add(Error, at, "{ without a keyword before it")
+			n = &Node{}
+		}
+		n.HasBlock, b.last = true, nil
+		b.open = append(b.open, openBlock{n, at})
+	default:
+		n := &Node{Keyword: line[0].text, Pos: at}
+		if len(line) > 1 {
+			n.Args = make([]Word, len(line)-1)
+		}
+		for i, t := range line[1:] {
+			n.Args[i] = Word{t.text, t.pos}
+		}
+		block := &b.top
+		if len(b.open) > 0 {
+			block = b.open[len(b.open)-1].Node
+		}
+		block.Block, b.last = append(block.Block, n), n
 	}
 }
 
-type treeParser struct {
-	lines []logical
-	at    int
-	last  Pos // of the brace that ended the last block
-	top   []*Node
-	diags *Diagnostics
+// end returns what stands outside of all blocks.
+func (b *treeBuilder) end() []*Node {
+	for _, n := range b.open {
+		if n.Keyword != "" {
+			b.unpaired = append(b.unpaired, unpaired{n.at, fmt.Sprintf("{ of %s is never closed", n.Keyword)})
+		}
+	}
+	severity := Warning
+	if len(b.unpaired) > 0 && misplaced("", b.top.Block) {
+		severity = Error
+	}
+	for _, u := range b.unpaired {
+		b.diags.add(severity, u.pos, "%s", u.what)
+	}
+	return b.top.Block
 }
 
-// block reads until the brace that closes it, or to the end.
-func (p *treeParser) block() (nodes []*Node, closed bool) {
-	for p.at < len(p.lines) {
-		line := p.lines[p.at]
-		p.at++
+// misplaced reports whether a keyword stands where it does not belong, in a
+// block whose keywords are known, or outside of all (""). In others there is
+// none of the top level.
+func misplaced(block string, nodes []*Node) bool {
+	known := blockKeywords[block]
+	return slices.ContainsFunc(nodes, func(n *Node) bool {
 		switch {
-		case line[0].is("}"):
-			p.last = line[0].pos
-			return nodes, true
-		case line[0].is("{"):
-			p.diags.add(Error, line[0].pos, "{ without a keyword before it")
-			_, _ = p.block()
-			continue
+		case known != nil && !known(n.Keyword):
+			return true
+		case block != "" && n.HasBlock && blockKeywords[""](n.Keyword):
+			return true
 		}
-		n := &Node{Keyword: line[0].text, Pos: line[0].pos}
-		for _, t := range line[1:] {
-			n.Args = append(n.Args, Word{t.text, t.pos})
-		}
-		if p.at < len(p.lines) && p.lines[p.at][0].is("{") {
-			open := p.lines[p.at][0].pos
-			p.at++
-			var ok bool
-			n.HasBlock = true
-			n.Block, ok = p.block()
-			if !ok {
-				p.diags.add(Error, open, "{ of %s is never closed", n.Keyword)
-			}
-		}
-		nodes = append(nodes, n)
-	}
-	return nodes, false
+		return misplaced(n.Keyword, n.Block)
+	})
 }
