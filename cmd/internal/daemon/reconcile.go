@@ -587,6 +587,9 @@ func (r *reconciler) updateLocks() {
 	for key := range r.ports {
 		needed[key.Name] = true
 	}
+	for name := range r.have.Firewall { // its table is still to be removed
+		needed[name] = true
+	}
 	addresses := func(x *running) {
 		for _, a := range x.plan.Addresses {
 			if l := facts.ByIndex(a.Ifindex); l != nil && a.Ifindex != x.at.Port.Ifindex {

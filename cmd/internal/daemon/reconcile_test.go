@@ -1093,3 +1093,22 @@ func TestFirewallWhileRoutersLeave(t *testing.T) {
 		assert.Empty(t, b.firewall)
 	})
 }
+
+// The lock is kept for as long as the table is there: nobody else would remove it.
+func TestFirewallKeepsItsLock(t *testing.T) {
+	closed := instance("A", "eth0", 51, 100, "10.0.0.100/24", "no_accept")
+	bubble(t, func(t *testing.T) {
+		b := newBench(t, closed+confB, eth0, eth1).start()
+		b.fail = fails(errTest, "firewall")
+		b.changes(confB)
+		b.retire()
+		b.after(time.Second)
+		assert.Contains(t, b.firewall, "eth0")
+		assert.True(t, b.locks["eth0"])
+		b.fail = fails(nil)
+		b.after(longestRetry)
+		assert.Empty(t, b.firewall)
+		assert.False(t, b.locks["eth0"])
+		require.NoError(t, b.leaves())
+	})
+}
