@@ -140,16 +140,17 @@ func serve(opts *options, run daemon.Options) error {
 		return err
 	}
 	defer pid.remove()
-	// Left alone they would end the daemon.
-	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, append(refusedSignals, unix.SIGHUP)...)
+	// A request to reload is not lost behind another signal during a reload.
+	reloads, refused := make(chan os.Signal, 1), make(chan os.Signal, 1)
+	signal.Notify(reloads, unix.SIGHUP)
+	signal.Notify(refused, refusedSignals...) // left alone they would end the daemon
 	run.Version, run.Dataplane = build.Version(), opts.dataplane
 	run.ControlSocket, run.MetricsListen = opts.controlSocket, opts.metricsListen
 	d, err := daemon.New(run)
 	if err != nil {
 		return err
 	}
-	go handleSignals(ctx, signals, d, log)
+	go handleSignals(ctx, reloads, refused, d, log)
 	err = d.Run(ctx, func() {
 		log.Info("xvrrpd starts", "version", build.Version(), "config", opts.config, "instances", len(cfg.Instances))
 		reportReady(nil)

@@ -186,14 +186,12 @@ func untilSignal() (context.Context, context.CancelFunc) {
 var refusedSignals = []os.Signal{unix.SIGUSR1, unix.SIGUSR2, unix.Signal(36), unix.Signal(63), unix.Signal(64)}
 
 // handleSignals reloads at SIGHUP, and tells systemd when that begins and ends.
-func handleSignals(ctx context.Context, ch <-chan os.Signal, d *daemon.Daemon, log *slog.Logger) {
+func handleSignals(ctx context.Context, reloads, refused <-chan os.Signal, d *daemon.Daemon, log *slog.Logger) {
 	for {
 		select {
-		case s := <-ch:
-			if s != unix.SIGHUP {
-				log.Warn("this signal has no effect", "signal", s)
-				continue
-			}
+		case s := <-refused:
+			log.Warn("this signal has no effect", "signal", s)
+		case <-reloads:
 			_, _ = systemd.SdNotify(false, systemd.SdNotifyReloading+"\n"+fmt.Sprintf("MONOTONIC_USEC=%d", clock.Local(clock.Now())/1000))
 			_, _ = d.Reload(ctx, false) // it was logged
 			_, _ = systemd.SdNotify(false, systemd.SdNotifyReady)
