@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"strings"
 	"unsafe"
 
@@ -41,6 +42,8 @@ type Port struct {
 	// it away if it is nil. Without Egress there is no fence for packets on
 	// their way out on such kernels.
 	Egress func(ifindex int, prog *ebpf.Program) error
+	// EgressThere reports whether that program is still attached.
+	EgressThere func(ifindex int) (bool, error)
 }
 
 // port is what is known of an interface on which a router is, or a program.
@@ -51,15 +54,17 @@ type port struct {
 	attached bool
 	known    bool // its name and hardware address are, see introduce
 
-	mode       Mode
-	link       attachment
-	linkID     link.ID // that of tcx
-	egress     attachment
-	egressID   link.ID
-	egressUndo func() error // nil: there is a link, or no fence
-	pending    bool         // the fence is still to be attached, see AttachEgress
-	fallback   func(ifindex int, prog *ebpf.Program) error
-	head       struct{ prog, link uint32 } // see first
+	mode        Mode
+	link        attachment
+	linkID      link.ID // that of tcx
+	egress      attachment
+	egressID    link.ID
+	egressUndo  func() error // nil: there is a link, or no fence
+	egressThere func(ifindex int) (bool, error)
+	modes       []Mode // that were asked for
+	pending     bool   // the fence is still to be attached, see AttachEgress
+	fallback    func(ifindex int, prog *ebpf.Program) error
+	head        struct{ prog, link uint32 } // see first
 }
 
 // attachment is the part of a BPF link that a port needs.
@@ -104,8 +109,8 @@ func (c *Collection) dropUnused(p *port) error {
 }
 
 // Attach puts the program on an interface in the first mode that works. A link
-// that a predecessor pinned is taken over before another mode is tried, and so is
-// its fence on the way out; else that is left to AttachEgress. If no mode works, the errors of all are returned; they
+// that a predecessor pinned is taken over before another mode is tried. So is
+// its fence on the way out; a new one is left to AttachEgress. If no mode works, the errors of all are returned; they
 // match ErrUnsupported or ErrBusy where that is the cause. On an interface that
 // has the program already it is attached anew, with a moment in between.
 func (c *Collection) Attach(want Port) (Mode, error) {
@@ -116,6 +121,13 @@ func (c *Collection) Attach(want Port) (Mode, error) {
 		return "", err
 	}
 	if p.attached {
+		// A mode before its own may work by now.
+		best := slices.Equal(p.modes, want.Modes) && p.mode == want.Modes[0]
+		if in, err := p.receives(); err == nil && in && best {
+			// Only the fence on the way out was displaced.
+			p.pending = true
+			return p.mode, errors.Join(c.unlinkEgress(p), c.pins.save(c, p))
+		}
 		if err := c.unlink(p); err != nil {
 			return "", err
 		}
@@ -140,9 +152,9 @@ func (c *Collection) Attach(want Port) (Mode, error) {
 	for _, e := range errs {
 		c.log.Warn(fmt.Sprintf("%v; using %s", e, mode), "iface", want.Ifname)
 	}
-	p.attached, p.mode, p.linkID = true, mode, idOf(p.link)
+	p.attached, p.mode, p.modes, p.linkID = true, mode, want.Modes, idOf(p.link)
 	// Last: if no mode works, a predecessor's fence stays as it is.
-	p.pending, p.fallback = !c.takeOverEgress(p), want.Egress
+	p.pending, p.fallback, p.egressThere = !c.takeOverEgress(p), want.Egress, want.EgressThere
 	if err := c.pins.save(c, p); err != nil {
 		return "", errors.Join(err, c.detach(p))
 	}
@@ -235,10 +247,10 @@ func (c *Collection) AttachEgress(ifindex int) error {
 	if !ok || !p.pending {
 		return nil
 	}
-	p.pending = false
 	if err := c.attachEgress(p); err != nil {
 		return err
 	}
+	p.pending = false
 	p.egressID = idOf(p.egress)
 	return c.pins.save(c, p)
 }
@@ -310,14 +322,28 @@ func (c *Collection) Attached(ifindex int) (bool, error) {
 	if p.egress != nil && !p.first(p.egressID, ebpf.AttachTCXEgress) {
 		return false, nil
 	}
+	if p.egressUndo != nil && p.egressThere != nil {
+		there, err := p.egressThere(ifindex)
+		if err != nil {
+			return false, fmt.Errorf("ask for the fence on interface %d: %w", ifindex, err)
+		}
+		if !there {
+			return false, nil
+		}
+	}
+	return p.receives()
+}
+
+// receives reports whether the program is in the path of what comes in.
+func (p *port) receives() (bool, error) {
 	if p.mode == ModeTCX {
 		return p.first(p.linkID, ebpf.AttachTCXIngress), nil
 	}
 	info, err := p.link.Info()
 	if err != nil {
-		return false, fmt.Errorf("ask for the link on interface %d: %w", ifindex, err)
+		return false, fmt.Errorf("ask for the link on interface %d: %w", p.ifindex, err)
 	}
-	return linkIfindex(info) == ifindex, nil
+	return linkIfindex(info) == p.ifindex, nil
 }
 
 // Detach takes the programs off an interface, which may be gone already.
@@ -343,9 +369,13 @@ func (c *Collection) detach(p *port) error {
 // unlink ends the links of a port. With the last of its references the kernel
 // detaches one.
 func (c *Collection) unlink(p *port) error {
-	errs := []error{
-		c.pins.dropLinks(p.ifindex), c.pins.takeOff(egressPin(p.ifindex)), closeLink(p.link), closeLink(p.egress),
-	}
+	err := errors.Join(c.pins.dropLinks(p.ifindex), closeLink(p.link), c.unlinkEgress(p))
+	p.link, p.linkID, p.attached, p.pending = nil, 0, false, false
+	return err
+}
+
+func (c *Collection) unlinkEgress(p *port) error {
+	errs := []error{c.pins.takeOff(egressPin(p.ifindex)), closeLink(p.egress)}
 	if p.egressUndo != nil {
 		err := p.egressUndo()
 		if errors.Is(err, unix.ENODEV) || errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EINVAL) {
@@ -353,8 +383,7 @@ func (c *Collection) unlink(p *port) error {
 		}
 		errs = append(errs, err)
 	}
-	p.link, p.egress, p.egressUndo, p.attached = nil, nil, nil, false
-	p.linkID, p.egressID, p.pending = 0, 0, false
+	p.egress, p.egressUndo, p.egressID = nil, nil, 0
 	return errors.Join(errs...)
 }
 

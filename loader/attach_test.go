@@ -573,6 +573,46 @@ func TestEgressComesLater(t *testing.T) {
 	assert.Equal(t, 1, fences())
 }
 
+// A program that another puts itself before on the way out is attached again
+// without touching the one that receives; a failure is not the end.
+func TestOnlyTheFenceIsAttachedAgain(t *testing.T) {
+	requireTCX(t)
+	ifindex := namespace(t, "port")[0]
+	c, err := Load(Options{Routers: 2})
+	require.NoError(t, err)
+	defer func() { assert.NoError(t, c.Close()) }()
+	attach := func() link.ID {
+		mode, err := c.Attach(Port{Ifindex: ifindex, Ifname: "port", Modes: []Mode{ModeTCX}})
+		require.NoError(t, err)
+		assert.Equal(t, ModeTCX, mode)
+		require.NoError(t, c.AttachEgress(ifindex))
+		return c.ports[ifindex].linkID
+	}
+	in := func() bool {
+		attached, err := c.Attached(ifindex)
+		require.NoError(t, err)
+		return attached
+	}
+	receiver := attach()
+	agent(t, ifindex, ebpf.AttachTCXEgress)
+	assert.False(t, in())
+	assert.Equal(t, receiver, attach())
+	assert.True(t, in())
+	agent(t, ifindex, ebpf.AttachTCXIngress)
+	assert.False(t, in())
+	assert.NotEqual(t, receiver, attach())
+	assert.True(t, in())
+
+	agent(t, ifindex, ebpf.AttachTCXEgress)
+	_, err = c.Attach(Port{Ifindex: ifindex, Ifname: "port", Modes: []Mode{ModeTCX}})
+	require.NoError(t, err)
+	l, err := netlink.LinkByIndex(ifindex)
+	require.NoError(t, err)
+	require.NoError(t, netlink.LinkDel(l))
+	require.Error(t, c.AttachEgress(ifindex))
+	assert.True(t, c.ports[ifindex].pending, "it is tried again")
+}
+
 // What a predecessor attached to an interface that nobody serves any more goes,
 // and so does what is left of it where no program is wanted at all.
 func TestUnusedPinsAreDropped(t *testing.T) {

@@ -5,6 +5,7 @@ package dataplane
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/cilium/ebpf"
 	"github.com/vishvananda/netlink"
@@ -40,6 +41,18 @@ func attachClsact(ifindex int, prog *ebpf.Program) error {
 	return nil
 }
 
+// clsactThere reports whether the filter is on an interface. Whoever deletes it
+// tells nobody.
+func clsactThere(ifindex int) (bool, error) {
+	list, err := netlink.FilterList(&netlink.GenericLink{LinkAttrs: netlink.LinkAttrs{Index: ifindex}}, netlink.HANDLE_MIN_EGRESS)
+	return slices.ContainsFunc(list, isClsact), err
+}
+
+func isClsact(f netlink.Filter) bool {
+	b, ok := f.(*netlink.BpfFilter)
+	return ok && b.Name == clsactFilter && b.Handle == clsactHandle
+}
+
 // dropClsact removes the filters of predecessors from the interfaces of this
 // network namespace that goes names.
 func dropClsact(goes func(ifindex int, ifname string) bool) error {
@@ -62,8 +75,7 @@ func dropClsactOf(l netlink.Link, goes func(ifindex int, ifname string) bool) er
 		return err
 	}
 	for _, f := range filters {
-		b, ok := f.(*netlink.BpfFilter)
-		if !ok || b.Name != clsactFilter || b.Handle != clsactHandle || !goes(l.Attrs().Index, l.Attrs().Name) {
+		if !isClsact(f) || !goes(l.Attrs().Index, l.Attrs().Name) {
 			continue
 		}
 		if err := attachClsact(l.Attrs().Index, nil); err != nil && !errors.Is(err, unix.ENOENT) {

@@ -111,3 +111,19 @@ func TestFiltersInUseStay(t *testing.T) {
 	drop(s.plane())
 	assert.Empty(t, filters(l), "also for a daemon that needs no program")
 }
+
+// Whoever deletes the filter tells nobody: it is looked for.
+func TestClsactIsMissed(t *testing.T) {
+	prog, _ := clsactBench(t)
+	s := newSite(t)
+	there := func() bool {
+		is, err := clsactThere(s.key.Ifindex)
+		require.NoError(t, err)
+		return is
+	}
+	assert.False(t, there())
+	require.NoError(t, attachClsact(s.key.Ifindex, prog))
+	assert.True(t, there())
+	require.NoError(t, attachClsact(s.key.Ifindex, nil))
+	assert.False(t, there())
+}

@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"slices"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -54,7 +55,8 @@ type Port struct {
 	modes   []loader.Mode // that are tried
 	passes  bool          // so may the reason why none of them works
 
-	complete bool // see Plane.Complete
+	complete bool      // see Plane.Complete
+	failed   time.Time // when that failed last
 	mac      [6]byte
 	groups   []netip.Addr // that are joined
 	locals   []plan.Local // of when they were
@@ -332,21 +334,34 @@ func (d *Plane) attach(p *Port) (err error) {
 	return d.Room.explain(err)
 }
 
+// completeAgain is when Complete is tried again after it failed.
+const completeAgain = 30 * time.Second
+
 // Complete attaches what may come after the routers of a port have started: the
 // fence on the way out.
 func (d *Plane) Complete(p *Port) {
-	p.complete = true
-	if err := d.kernel.AttachEgress(p.Engine.Ifindex); err != nil {
-		d.Log.Warn("could not attach the fence for outgoing packets; only incoming ones are fenced", "iface", p.Engine.Name, "err", err)
+	err := d.kernel.AttachEgress(p.Engine.Ifindex)
+	p.complete = err == nil
+	if err == nil {
+		p.failed = time.Time{}
+		return
 	}
+	if p.failed.IsZero() {
+		d.Log.Warn("could not attach the fence for outgoing packets and will retry; only incoming ones are fenced",
+			"iface", p.Engine.Name, "err", err)
+	}
+	p.failed = time.Now()
 }
 
-// Pending reports whether Complete has something to do.
-func (p *Port) Pending() bool { return p.kernel != nil && !p.complete }
+// Pending reports whether Complete has something to do now.
+func (p *Port) Pending() bool {
+	return p.kernel != nil && !p.complete && (p.failed.IsZero() || time.Since(p.failed) > completeAgain)
+}
 
 func (*Plane) port(p *Port) loader.Port {
 	return loader.Port{
-		Ifindex: p.Engine.Ifindex, Ifname: p.Engine.Name, MAC: p.mac, Modes: p.modes, Holder: xdpHolder, Egress: attachClsact,
+		Ifindex: p.Engine.Ifindex, Ifname: p.Engine.Name, MAC: p.mac, Modes: p.modes, Holder: xdpHolder,
+		Egress: attachClsact, EgressThere: clsactThere,
 	}
 }
 
