@@ -110,9 +110,10 @@ func (c *Collection) dropUnused(p *port) error {
 
 // Attach puts the program on an interface in the first mode that works. A link
 // that a predecessor pinned is taken over before another mode is tried. So is
-// its fence on the way out; a new one is left to AttachEgress. If no mode works, the errors of all are returned; they
-// match ErrUnsupported or ErrBusy where that is the cause. On an interface that
-// has the program already it is attached anew, with a moment in between.
+// its fence on the way out; a new one is left to AttachEgress. If no mode works,
+// the errors of all are returned; they match ErrUnsupported or ErrBusy where
+// that is the cause. On an interface that has the program already it is attached
+// anew, with a moment in between, unless only the fence was displaced.
 func (c *Collection) Attach(want Port) (Mode, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

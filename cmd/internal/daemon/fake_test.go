@@ -42,6 +42,7 @@ type fakePort struct {
 	port    plan.Port
 	routers map[loader.RouterID]fakeRouter
 	off     bool // something took the program off
+	stays   bool // and does so again
 	whole   bool // nothing of it is left to attach
 	better  bool // it would have a program if it were opened now
 }
@@ -238,7 +239,7 @@ func (h *host) Attach(p *dataplane.Port) error {
 	if err := h.do("attach %s", f.key.Name); err != nil {
 		return err
 	}
-	f.off, f.whole = false, false
+	f.off, f.whole = f.stays, false
 	return nil
 }
 

@@ -41,6 +41,9 @@ const (
 	// pathCheck is how often the programs are looked at, within a second: a
 	// router whose program was taken off hears nobody.
 	pathCheck = 800 * time.Millisecond
+	// A program that is displaced again and again is put back at once so many
+	// times, and then later and later; longestRetry is the longest pause.
+	displacedAtOnce = 5
 	// A lock that another daemon holds is asked for again, for 100 ms in all.
 	askTries = 20
 	askPause = 5 * time.Millisecond
@@ -90,6 +93,8 @@ type reconciler struct {
 	tidy     bool            // what a predecessor left and nobody uses is gone
 	tried    time.Time       // when retryPrograms looked last
 
+	displaced map[plan.PortKey]fight
+
 	sets sync.Map // *vip.Set to *running, for reported
 }
 
@@ -102,7 +107,7 @@ func newReconciler(d *Daemon) *reconciler {
 		}},
 		broken: map[plan.PortKey]string{}, gone: map[int]bool{}, ports: map[plan.PortKey]*dataplane.Port{},
 		routers: map[plan.Identity]*running{}, leaving: map[*engine.Router]*running{},
-		locks: map[string]lock{}, failed: map[string]bool{},
+		locks: map[string]lock{}, failed: map[string]bool{}, displaced: map[plan.PortKey]fight{},
 		// Any but 0; peers that met a predecessor's sessions see others.
 		local: rand.Uint32()<<16 | 1<<31,
 	}
@@ -222,7 +227,7 @@ var always = func() <-chan struct{} {
 // the next mode that works.
 func (r *reconciler) checkPath() {
 	for key, p := range r.ports {
-		if r.plane.InPath(p) {
+		if r.plane.InPath(p) || !r.fights(key) {
 			continue
 		}
 		why := "the BPF program was detached from the interface, or another program runs before it"
@@ -238,6 +243,34 @@ func (r *reconciler) checkPath() {
 		r.log.Error(why+"; attached it again", "iface", key.Name, "mode", p.Mode)
 		r.publish()
 	}
+}
+
+// fight is with whoever displaces the program of an interface.
+type fight struct {
+	count      int
+	last, next time.Time
+}
+
+// fights reports whether a program that was displaced is to be put back now. Two
+// that both want to be the first must not drive each other.
+func (r *reconciler) fights(key plan.PortKey) bool {
+	f, now := r.displaced[key], time.Now()
+	if now.Before(f.next) {
+		return false
+	}
+	if now.Sub(f.last) > 2*longestRetry {
+		f.count = 0
+	}
+	f.count++
+	f.last = now
+	if n := f.count - displacedAtOnce; n >= 0 {
+		pause := min(pathCheck<<min(n, 10), longestRetry)
+		f.next = now.Add(pause)
+		r.log.Error("something displaces our BPF program again and again; it is put back later and later",
+			"iface", key.Name, "next", pause)
+	}
+	r.displaced[key] = f
+	return true
 }
 
 // checkPins puts back what keeps the programs when this daemon is killed. Where
@@ -514,6 +547,7 @@ func (r *reconciler) do(s plan.Step, w *work) error {
 	case plan.ClosePort:
 		w.closing = append(w.closing, r.ports[s.Key])
 		delete(r.ports, s.Key)
+		delete(r.displaced, s.Key)
 		w.changed = true
 	case plan.StartRouter:
 		return r.start(s, w)

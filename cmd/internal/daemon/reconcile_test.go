@@ -613,6 +613,29 @@ func TestProgramTakenOff(t *testing.T) {
 	})
 }
 
+// Two programs that both want to be the first do not drive each other.
+func TestProgramIsDisplacedAgainAndAgain(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		b := newBench(t, confA, eth0).start()
+		f := b.of(b.port("eth0"))
+		attached := func(during time.Duration) int {
+			b.take()
+			b.after(during)
+			return len(b.take())
+		}
+		f.off, f.stays = true, true
+		assert.Equal(t, displacedAtOnce, attached(displacedAtOnce*pathCheck))
+		n := attached(10 * time.Minute)
+		assert.Less(t, n, 30)
+		assert.Greater(t, n, 10)
+		f.stays, f.off = false, false
+		b.after(3 * longestRetry)
+		f.off = true
+		assert.Equal(t, 1, attached(pathCheck), "at once, after a time of peace")
+		require.NoError(t, b.leaves())
+	})
+}
+
 // An interface without a program is opened again once it would have one, but not
 // while a router on it has its addresses.
 func TestProgramIsPossibleAgain(t *testing.T) {
