@@ -73,7 +73,7 @@ func numbers(r *result, d string) (out []number) {
 	for _, name := range []string{rollTwo, rollLost, rollTaken} {
 		add("rolling change: "+name, "", 0, 0, r.Rolling[d][name])
 	}
-	for _, f := range faults { // freeze does not measure the revision before
+	for _, f := range slices.Concat(faults, hostChanges) { // freeze does not measure the revision before
 		for _, name := range slices.Sorted(maps.Keys(r.Faults[f.name][d])) {
 			if strings.HasSuffix(name, ", counted") || strings.HasPrefix(name, "trials left out") {
 				continue // says something of the measurement

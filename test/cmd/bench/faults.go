@@ -253,13 +253,13 @@ func ownersOf(answers []lab.Frame, yields, follows string, at time.Time, watched
 // watched is how long a fault is watched; a time that long had not ended.
 func watched(fault, number string) time.Duration {
 	switch {
+	case isHostChange(fault): // every number of it is such a time
+		return hostWatched
 	case number != "" && number != otherAnswers:
 	case fault == "stop":
 		return hungWatched
 	case fault == freeze.name:
 		return thawWatched
-	case isHostChange(fault):
-		return hostWatched
 	}
 	return 0
 }

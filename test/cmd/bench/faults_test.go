@@ -52,6 +52,8 @@ func TestOwnersOf(t *testing.T) {
 func TestFigure(t *testing.T) {
 	assert.Equal(t, "> 1300", figure("stop", "", 1300))
 	assert.Equal(t, "> 400", figure(freeze.name, otherAnswers, 400))
+	assert.Equal(t, "> 5000", figure("vip", "", 5000))
+	assert.Equal(t, "> 5000", figure("link", hostBackup, 5000))
 	assert.Equal(t, "999.50", figure("stop", "", 999.5))
 	assert.Equal(t, "4999.00", figure("cut", probeRate, 4999))
 	assert.Equal(t, "1000.00", figure(freeze.name, askRate, 1000))

@@ -3,6 +3,13 @@
 package main
 
 import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
 	"slices"
 	"strings"
 	"sync"
@@ -31,11 +38,11 @@ const hostApart = 300 * time.Millisecond
 const ownMasterDown = 3*interval + interval*(256-masterPriority)/256
 
 var hostChanges = []fault{
-	{"vip", "address deleted to there again, ms", (*site).addressDeleted, []string{"xvrrp", "keepalived"}},
-	{"ruleset", "firewall deleted to there again, ms", (*site).rulesetFlushed, []string{"xvrrp"}},
-	{"link", "link up again to the first advert, above Master_Down_Interval, ms", (*site).linkFlapped, []string{"xvrrp", "keepalived"}},
-	{"source", "source address there again to the first advert, above Master_Down_Interval, ms", (*site).sourceSet, []string{"xvrrp"}},
-	{"remade", "interface made anew to the first advert, above Master_Down_Interval, ms", (*site).interfaceRemade, []string{"xvrrp"}},
+	{"vip", "address deleted to there again, ms", (*site).addressDeleted, everybody[:3]},
+	{"ruleset", "firewall deleted to there again, ms", (*site).rulesetFlushed, everybody[:2]},
+	{"link", "link up again to the first advert, above Master_Down_Interval, ms", (*site).linkFlapped, everybody[:3]},
+	{"source", "source address there again to the first advert, above Master_Down_Interval, ms", (*site).sourceSet, everybody[:3]},
+	{"remade", "interface made anew to the first advert, above Master_Down_Interval, ms", (*site).interfaceRemade, everybody[:3]},
 }
 
 func isHostChange(name string) bool {
@@ -79,6 +86,20 @@ func (w *news) first(what string, there bool, after time.Time) (time.Time, bool)
 		}
 	}
 	return time.Time{}, false
+}
+
+// all is when the last of several facts was told that came after a moment.
+func (w *news) all(after time.Time, facts ...string) (last time.Time, ok bool) {
+	for _, what := range facts {
+		at, ok := w.first(what, true, after)
+		if !ok {
+			return time.Time{}, false
+		}
+		if at.After(last) {
+			last = at
+		}
+	}
+	return last, true
 }
 
 // again is the time from before something was deleted to when it was heard to be
@@ -176,19 +197,17 @@ func (s *site) must(what string, err error) {
 	}
 }
 
-// advertsAgain is the time from the last of the news that an instance waits for
-// to its first advert, above what the protocol has it wait.
-func (s *site) advertsAgain(w *news, after time.Time, facts ...string) map[string]sample {
+// hostBackup is a number of daemons that keep a journal: without what the
+// protocol has a backup wait.
+const hostBackup = "the same news to the state BACKUP, ms"
+
+// back is the time from the last of the news that an instance waits for to its
+// first advert, above what the protocol has it wait.
+func (s *site) back(d string, w *news, after time.Time, facts ...string) map[string]sample {
 	var last, advert time.Time
-	if !s.within(hostWatched, func() bool {
-		for _, what := range facts {
-			at, ok := w.first(what, true, after)
-			if !ok {
-				return false
-			}
-			if at.After(last) {
-				last = at
-			}
+	if !s.within(hostWatched, func() (ok bool) {
+		if last, ok = w.all(after, facts...); !ok {
+			return false
 		}
 		for _, f := range s.wire.Adverts(masterAddr) {
 			if f.Time.After(last) {
@@ -198,30 +217,43 @@ func (s *site) advertsAgain(w *news, after time.Time, facts ...string) map[strin
 		}
 		return false
 	}) {
-		return map[string]sample{"": ms(hostWatched)}
+		out := map[string]sample{"": ms(hostWatched)}
+		if ours(d) {
+			out[hostBackup] = ms(hostWatched)
+		}
+		return out
 	}
-	return map[string]sample{"": ms(advert.Sub(last) - ownMasterDown)}
+	out := map[string]sample{"": ms(advert.Sub(last) - ownMasterDown)}
+	if ours(d) {
+		events, err := s.journal(s.master)
+		s.must("read the events of "+s.master.Name, err)
+		out[hostBackup] = ms(hostWatched)
+		if at, ok := outOfFault(events, after); ok {
+			out[hostBackup] = ms(at.Sub(last))
+		}
+	}
+	return out
 }
 
-func (s *site) linkFlapped(string) map[string]sample {
+func (s *site) linkFlapped(d string) map[string]sample {
 	w := s.news(s.master)
 	s.master.Run("ip", "link", "set", "ens33", "down")
 	s.hold(hostApart)
 	at := time.Now()
 	s.master.Run("ip", "link", "set", "ens33", "up")
-	return s.advertsAgain(w, at, newsLink)
+	return s.back(d, w, at, newsLink)
 }
 
-func (s *site) sourceSet(string) map[string]sample {
+func (s *site) sourceSet(d string) map[string]sample {
 	w := s.news(s.master)
 	s.master.Run("ip", "address", "del", masterAddr+"/24", "dev", "ens33")
 	s.hold(hostApart)
 	at := time.Now()
 	s.master.Run("ip", "address", "add", masterAddr+"/24", "brd", "+", "dev", "ens33")
-	return s.advertsAgain(w, at, masterAddr)
+	return s.back(d, w, at, masterAddr)
 }
 
-func (s *site) interfaceRemade(string) map[string]sample {
+func (s *site) interfaceRemade(d string) map[string]sample {
 	w := s.news(s.master)
 	s.master.Run("ip", "link", "del", "ens33")
 	s.hold(hostApart)
@@ -229,7 +261,53 @@ func (s *site) interfaceRemade(string) map[string]sample {
 	s.master.Attach("ens33")
 	s.master.Run("ip", "address", "add", masterAddr+"/24", "brd", "+", "dev", "ens33")
 	s.master.Run("ip", "link", "set", "ens33", "up")
-	return s.advertsAgain(w, at, newsLink, masterAddr)
+	return s.back(d, w, at, newsLink, masterAddr)
+}
+
+// event is the part of a journal's entry that is measured here.
+type event struct {
+	Time           time.Time
+	Kind, From, To string
+}
+
+// journal is the events that a daemon keeps. Their time is the wall clock's, of the
+// moment at which the loop decided.
+func (s *site) journal(n *lab.Node) (out []event, err error) {
+	client := http.Client{Transport: &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "unix", n.Socket())
+		},
+	}}
+	resp, err := client.Get("http://xvrrp/v1/events?since=0&follow=false")
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("the daemon answers %s", resp.Status)
+	}
+	for lines := json.NewDecoder(resp.Body); ; {
+		var e event
+		switch err := lines.Decode(&e); {
+		case errors.Is(err, io.EOF):
+			return out, nil
+		case err != nil:
+			return nil, err
+		}
+		out = append(out, e)
+	}
+}
+
+// outOfFault is when an instance left the state FAULT for the last time after a
+// moment: it may have fallen back into it.
+func outOfFault(events []event, after time.Time) (time.Time, bool) {
+	for _, e := range slices.Backward(events) {
+		if e.Kind == "transition" && e.From == "FAULT" && e.To == "BACKUP" && e.Time.After(after) {
+			return e.Time, true
+		}
+	}
+	return time.Time{}, false
 }
 
 // hostBars are the bars of what is mended: addresses and rules are put back, and
@@ -240,6 +318,10 @@ func hostBars(r *result, t bars) {
 		if f.name == "vip" || f.name == "ruleset" {
 			bound = 50
 		}
-		t.bar(f.name+": "+f.what+", max", bound, summarize(r.Faults[f.name]["xvrrp"][""]).max, "")
+		numbers := r.Faults[f.name]["xvrrp"]
+		t.bar(f.name+": "+f.what+", max", bound, summarize(numbers[""]).max, "")
+		if f.name != "vip" && f.name != "ruleset" {
+			t.bar(f.name+": "+hostBackup+", max", bound, summarize(numbers[hostBackup]).max, "")
+		}
 	}
 }

@@ -97,7 +97,7 @@ func main() {
 	rolls := flag.Int("rolling", 20, "changes of the address list of a pair, one node after the other")
 	starving := flag.Duration("starve", 10*time.Minute, "CPU starvation")
 	soaking := flag.Duration("soak", 30*time.Minute, "idle soak")
-	only := flag.String("only", "", "comma-separated `PARTS`: frames,cut,mass,scale,reload,rolling,faults (or one of fault-cut, -kill, -stop, -term, -vip, -ruleset, -link, -source, -remade, -freeze),gc,floods,starve,soak")
+	only := flag.String("only", "", "comma-separated `PARTS`: frames,cut,mass,scale,reload,rolling,faults (or one of fault-cut, -kill, -stop, -term, -freeze, or host: -vip, -ruleset, -link, -source, -remade),gc,floods,starve,soak")
 	before := flag.String("before", "", "also measure the programs of git `REVISION`")
 	docs := flag.Bool("docs", true, "write docs/benchmarks.md; of a run with parts missing only if this flag is given")
 	from := flag.String("from", "", "measure nothing; report samples of an earlier `FILE`")
@@ -168,14 +168,15 @@ type part struct {
 }
 
 // choose returns the parts that a comma-separated list names, or all. "faults"
-// stands for every fault.
+// stands for every fault, and "host" for what others change on a host.
 func choose(parts []part, only string) ([]part, error) {
 	if only == "" {
 		return parts, nil
 	}
 	names := strings.Split(only, ",")
 	is := func(p part, name string) bool {
-		return p.name == name || name == "faults" && strings.HasPrefix(p.name, "fault-")
+		f, fault := strings.CutPrefix(p.name, "fault-")
+		return p.name == name || fault && (name == "faults" || name == "host" && isHostChange(f))
 	}
 	for _, name := range names {
 		if !slices.ContainsFunc(parts, func(p part) bool { return is(p, name) }) {

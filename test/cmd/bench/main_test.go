@@ -13,16 +13,17 @@ import (
 )
 
 func TestChoose(t *testing.T) {
-	all := []part{{name: "frames"}, {name: "fault-cut"}, {name: "fault-kill"}, {name: "soak"}}
+	all := []part{{name: "frames"}, {name: "fault-cut"}, {name: "fault-kill"}, {name: "fault-vip"}, {name: "soak"}}
 	for _, c := range []struct {
 		only string
 		want []string
 	}{
-		{"", []string{"frames", "fault-cut", "fault-kill", "soak"}},
+		{"", []string{"frames", "fault-cut", "fault-kill", "fault-vip", "soak"}},
 		{"soak", []string{"soak"}},
 		{"soak,fault-kill", []string{"fault-kill", "soak"}},
-		{"faults", []string{"fault-cut", "fault-kill"}},
-		{"faults,fault-cut,soak", []string{"fault-cut", "fault-kill", "soak"}},
+		{"faults", []string{"fault-cut", "fault-kill", "fault-vip"}},
+		{"host", []string{"fault-vip"}},
+		{"faults,fault-cut,soak", []string{"fault-cut", "fault-kill", "fault-vip", "soak"}},
 		{"sock", nil},
 		{"soak,", nil},
 		{"soak,fault", nil},
@@ -37,7 +38,7 @@ func TestChoose(t *testing.T) {
 			assert.Equal(t, c.want, names)
 		})
 	}
-	assert.Len(t, all, 4)
+	assert.Len(t, all, 5)
 }
 
 func TestFailureEndsOnlyWhatIsAttempted(t *testing.T) {
