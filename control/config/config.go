@@ -15,6 +15,9 @@ type Config struct {
 	Instance     string // instance: several daemons on one host
 	Process      Process
 	Instances    []*Instance
+	// Unfinished is set if the file ends inside a block. keepalived takes such
+	// files; of one that is read again it may mean that it is being written.
+	Unfinished bool
 }
 
 // Process says how the daemon runs. What the user wrote must work; what is a
@@ -137,6 +140,7 @@ func Parse(files Files, name string, env Environment) (*Config, Diagnostics) {
 	l.file(name, Pos{File: name})
 	d := &decoder{file: name, diags: &diags, noted: map[string]bool{}}
 	cfg := d.config(tree.end())
+	cfg.Unfinished = len(tree.open) > 0
 	diags.sort()
 	if diags.Fatal() {
 		return nil, diags

@@ -105,6 +105,9 @@ func immutable(was, is *config.Config) config.Diagnostics {
 	if was.NetNamespace != is.NetNamespace {
 		say(config.Error, "net_namespace cannot change from %q to %q while xvrrpd runs; restart it", was.NetNamespace, is.NetNamespace)
 	}
+	if is.Unfinished {
+		say(config.Error, "the file ends inside a block; it may still be being written, so it is not taken by a reload")
+	}
 	if was.Instance != is.Instance {
 		say(config.Error, "instance cannot change from %q to %q while xvrrpd runs; restart it", was.Instance, is.Instance)
 	}

@@ -74,6 +74,7 @@ func TestRefused(t *testing.T) {
 		"one VRID twice":    {confA + instance("B", "eth0", 51, 90, "10.0.0.101/24"), "used twice"},
 		"a loopback":        {strings.Replace(confA, "eth0", "lo", 1), "loopback"},
 		"another namespace": {"net_namespace other\n" + confA, "net_namespace cannot change"},
+		"half of a file":    {strings.TrimSuffix(confA, "}\n"), "the file ends inside a block"},
 		"another instance":  {"instance other\n" + confA, "instance cannot change"},
 	} {
 		t.Run(name, func(t *testing.T) {
