@@ -42,6 +42,9 @@ const (
 	writeTimeout = 10 * time.Second
 	// connections is the number of clients of a listener at a time.
 	connections = 64
+	// followers of the events may stay for ever; the other connections are left
+	// for everybody else.
+	followers = connections / 2
 	// stopTimeout is how long answers under way may take at the stop.
 	stopTimeout = 2 * time.Second
 )
@@ -73,13 +76,14 @@ type Server struct {
 	unix    net.Listener // nil: there is no control socket
 	tcp     net.Listener
 	metrics http.Handler
+	follow  chan struct{} // has the followers
 }
 
 // New listens. A socket without a listener is a leftover and replaced.
 func New(opts Options) (*Server, error) {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(opts.Metrics)
-	s := &Server{opts: opts, started: time.Now(), metrics: promhttp.HandlerFor(registry, promhttp.HandlerOpts{
+	s := &Server{opts: opts, started: time.Now(), follow: make(chan struct{}, followers), metrics: promhttp.HandlerFor(registry, promhttp.HandlerOpts{
 		ErrorHandling: promhttp.ContinueOnError,
 	})}
 	if opts.Socket != "" {
@@ -215,6 +219,16 @@ func (s *Server) events(w http.ResponseWriter, r *http.Request) {
 		}
 		since = n
 	}
+	follow := r.URL.Query().Get("follow") != "false"
+	if follow {
+		select {
+		case s.follow <- struct{}{}:
+			defer func() { <-s.follow }()
+		default:
+			http.Error(w, fmt.Sprintf("%d clients follow the events already; end one of them", followers), http.StatusServiceUnavailable)
+			return
+		}
+	}
 	w.Header().Set("Content-Type", "application/x-ndjson")
 	control := http.NewResponseController(w)
 	_ = control.SetWriteDeadline(time.Time{})
@@ -228,7 +242,7 @@ func (s *Server) events(w http.ResponseWriter, r *http.Request) {
 		}
 		return control.Flush()
 	}
-	if r.URL.Query().Get("follow") == "false" {
+	if !follow {
 		for _, e := range s.opts.Journal.After(since) {
 			if write(e) != nil {
 				return

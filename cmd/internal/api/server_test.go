@@ -17,6 +17,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/assert"
@@ -121,6 +122,38 @@ func TestStuckFollower(t *testing.T) {
 	}
 	b.stop()
 	assert.NoError(t, <-b.ended)
+}
+
+// Followers leave room for others, and a client that says nothing does not keep
+// its connection.
+func TestRoomForOthers(t *testing.T) {
+	b := newBench(t, nil)
+	var open []io.Closer
+	for range followers {
+		resp, err := b.client.Get("http://xvrrpd" + ctlapi.EventsPath)
+		require.NoError(t, err)
+		open = append(open, resp.Body)
+	}
+	code, body := b.do(t, http.MethodGet, ctlapi.EventsPath)
+	assert.Equal(t, http.StatusServiceUnavailable, code)
+	assert.Contains(t, body, "32 clients follow the events already")
+	code, _ = b.do(t, http.MethodGet, ctlapi.EventsPath+"?follow=false")
+	assert.Equal(t, http.StatusOK, code)
+	for range connections - followers {
+		c, err := net.Dial("unix", b.path)
+		require.NoError(t, err)
+		open = append(open, c)
+	}
+	b.client.CloseIdleConnections()
+	code, _ = b.do(t, http.MethodGet, ctlapi.StatusPath)
+	assert.Equal(t, http.StatusOK, code)
+
+	require.NoError(t, open[0].Close())
+	require.Eventually(t, func() bool { return len(b.follow) < followers }, 10*time.Second, time.Millisecond)
+	for _, c := range open {
+		_ = c.Close()
+	}
+	require.Eventually(t, func() bool { return len(b.follow) == 0 }, 10*time.Second, time.Millisecond)
 }
 
 func TestReload(t *testing.T) {
