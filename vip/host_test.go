@@ -419,6 +419,27 @@ func TestRefreshFollowsUpdate(t *testing.T) {
 	assert.Empty(t, b.wire.take())
 }
 
+// A second block that waits does so whatever changes about others.
+func TestOthersDoNotMoveABlock(t *testing.T) {
+	b := newBench(t)
+	how := Announcement{Repeat: 1, Delay: 5 * time.Second}
+	s := b.Add(Spec{[]Address{on(1, "10.0.0.1/24")}, how})
+	other := b.Add(Spec{[]Address{on(1, "10.0.0.2/24")}, how})
+	s.Takeover()
+	b.until(second)
+	assert.Equal(t, []string{"10.0.0.1"}, b.wire.take())
+	b.clock = 2 * second
+	other.Takeover()
+	b.Update(Change{other, Spec{[]Address{on(1, "10.0.0.3/24")}, Announcement{Repeat: 3}}})
+	b.until(4 * second)
+	assert.NotContains(t, b.wire.take(), "10.0.0.1")
+	b.Remove(other)
+	b.until(6 * second)
+	assert.Equal(t, []string{"10.0.0.1"}, b.wire.take())
+	b.until(60 * second)
+	assert.Empty(t, b.wire.take())
+}
+
 // Every address is announced once before any is repeated.
 func TestPacing(t *testing.T) {
 	b := newBench(t)

@@ -39,6 +39,30 @@ func TestSpliceLeavesOthersAlone(t *testing.T) {
 	assert.Equal(t, control.Master, backup.router.State(), "so does the other")
 }
 
+// A preempt_delay that runs is not begun again.
+func TestSpliceKeepsAPreemptDelay(t *testing.T) {
+	const delay = 300 * time.Millisecond
+	preempts := func(splice bool) time.Duration {
+		b := newBench(t)
+		s := spec("A", 7, 200)
+		s.Config.PreemptDelay = delay
+		r := b.add(s)
+		began := b.now
+		for n := 0; r.router.State() != control.Master; n++ {
+			require.Less(t, n, 200)
+			b.arrive(100, b.now)
+			b.at(b.now.Add(10 * time.Millisecond))
+			if splice && n == 10 {
+				b.add(spec("B", 8, 100))
+			}
+		}
+		return b.now.Sub(began)
+	}
+	alone := preempts(false)
+	assert.Greater(t, alone, delay)
+	assert.Equal(t, alone, preempts(true))
+}
+
 // Adverts and orders that wait when a table is replaced are carried out, and
 // the port goes on sending afterwards.
 func TestSpliceWithQueuedWork(t *testing.T) {
