@@ -573,3 +573,22 @@ func TestWatchdog(t *testing.T) {
 	p.Signal(unix.SIGCONT)
 	assert.Equal(t, "WATCHDOG=1", hear(5*time.Second))
 }
+
+// A master without a reflector, or one that refuses, does not answer: that is an
+// alarm and a line in the log with the reason, not silence.
+func TestSessionThatIsNotAnswered(t *testing.T) {
+	lab.Require(t, "keepalived")
+	for name, master := range map[string]func(*site){
+		"keepalived": func(s *site) { s.master.Keepalived(s.File("m.conf", v3(200, ""))) },
+		"refused":    func(s *site) { s.master.XVRRPD(s.File("m.conf", v3(200, "fast_detect_reflector off"))) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newSite(t)
+			master(s)
+			backup := s.backup.XVRRPD(s.File("b.conf", fast(100, "")))
+			s.Eventually("the alarm", 30*time.Second, func() bool { return instances(t, s.backup)["VI_1"].alarm("fast_detect_unanswered") })
+			assert.Contains(t, backup.Output(), "alarm=fast_detect_unanswered")
+			assert.Equal(t, "BACKUP", instances(t, s.backup)["VI_1"].State, "the adverts decide")
+		})
+	}
+}
