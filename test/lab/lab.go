@@ -76,8 +76,8 @@ func New(tb TB) *Lab {
 	if err != nil {
 		tb.Fatalf("make scratch folder: %v", err)
 	}
-	l := &Lab{tb: tb, name: fmt.Sprintf("xv%d-%d", os.Getpid(), serial.Add(1)), Dir: dir, Bin: binaries(tb)}
 	tb.Cleanup(func() { _ = os.RemoveAll(dir) })
+	l := &Lab{tb: tb, name: fmt.Sprintf("xv%d-%d", os.Getpid(), serial.Add(1)), Dir: dir, Bin: binaries(tb)}
 	l.netns(l.name)
 	l.in(l.name, "ip", "link", "add", "br0", "type", "bridge", "mcast_snooping", "0", "forward_delay", "0")
 	l.in(l.name, "sysctl", "-qw", "net.ipv6.conf.all.disable_ipv6=1")
