@@ -281,12 +281,12 @@ func (s *site) interfaceRemade(string) map[string]sample {
 // an instance is back by itself.
 func hostBars(r *result, t bars) {
 	for _, f := range hostChanges {
-		bound := 100.0
-		if f.name == "vip" || f.name == "ruleset" {
-			bound = 50
-		}
 		s := summarize(r.Faults[f.name]["xvrrp"][""])
-		t.bar(f.name+": "+f.what+", max", bound, s.max, "")
+		if f.name == "vip" || f.name == "ruleset" {
+			t.bar(f.name+": "+f.what+", max", 50, s.max, "")
+			continue
+		}
+		t.bar(f.name+": "+f.what+", max", 100, s.max, "")
 		// Earlier than the protocol allows: it never went away.
 		t.bar(f.name+": too early, max: 3 ms + noise floor (timer p99)", 3+summarize(r.Wakeup).p99, -s.min, "ms")
 	}
