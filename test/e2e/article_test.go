@@ -51,6 +51,7 @@ func (s *site) config(t *testing.T, name string) string {
 func (s *site) owner(n *lab.Node) func() bool { return func() bool { return n.Has(vip) } }
 
 func TestArticle(t *testing.T) {
+	lab.Require(t, "ping")
 	s := newSite(t)
 	dump := s.client.Start("tcpdump", "-i", "ens33", "-nn", "-l", "host", "224.100.100.100", "or", "igmp")
 	s.Eventually("tcpdump listens", 10*time.Second, func() bool { return strings.Contains(dump.Output(), "listening") })

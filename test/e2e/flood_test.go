@@ -23,18 +23,19 @@ func TestFloods(t *testing.T) {
 			"\nadvert_int 1\nauthentication {\nauth_type PASS\nauth_pass 123456\n}\nvirtual_ipaddress {\n" + vip + "/24\n}\n}\n"
 	}
 	for _, tc := range []struct {
-		name  string
-		conf  func(priority int) string
-		flood lab.Flood
+		name   string
+		reason string // counts it
+		conf   func(priority int) string
+		flood  lab.Flood
 	}{
-		{"unknown VRIDs", fastAdverts, lab.Flood{Change: func(n int, s *packettest.Spec) { s.Advert.VRID = uint8(60 + n%190) }, Frames: 190}},
-		{"TTL 64", fastAdverts, lab.Flood{Change: func(_ int, s *packettest.Spec) { s.TTL = 64 }}},
-		{"wrong checksum", fastAdverts, lab.Flood{Change: func(_ int, s *packettest.Spec) {
+		{"unknown VRIDs", "unknown_vrid", fastAdverts, lab.Flood{Change: func(n int, s *packettest.Spec) { s.Advert.VRID = uint8(60 + n%190) }, Frames: 190}},
+		{"TTL 64", "bad_ttl", fastAdverts, lab.Flood{Change: func(_ int, s *packettest.Spec) { s.TTL = 64 }}},
+		{"wrong checksum", "bad_checksum", fastAdverts, lab.Flood{Change: func(_ int, s *packettest.Spec) {
 			s.Mutate = func(b []byte, _, p int) []byte { b[p+6] ^= 1; return b }
 		}}},
-		{"wrong password", v2, lab.Flood{Version: 2, Change: func(_ int, s *packettest.Spec) { copy(s.Advert.Auth[:], "guessed!") }}},
-		{"lower priority", fastAdverts, lab.Flood{Change: func(_ int, s *packettest.Spec) { s.Advert.Priority = 1 }}},
-		{"lower priority, forty sources", fastAdverts, lab.Flood{Frames: 40, Change: func(n int, s *packettest.Spec) {
+		{"wrong password", "bad_auth", v2, lab.Flood{Version: 2, Change: func(_ int, s *packettest.Spec) { copy(s.Advert.Auth[:], "guessed!") }}},
+		{"lower priority", "rate_source", fastAdverts, lab.Flood{Change: func(_ int, s *packettest.Spec) { s.Advert.Priority = 1 }}},
+		{"lower priority, forty sources", "rate_vrid", fastAdverts, lab.Flood{Frames: 40, Change: func(n int, s *packettest.Spec) {
 			s.Advert.Priority, s.Src = 1, netip.AddrFrom4([4]byte{192, 168, 1, byte(150 + n)})
 		}}},
 	} {
@@ -45,6 +46,11 @@ func TestFloods(t *testing.T) {
 			s.backup.XVRRPD(s.File("b.conf", tc.conf(100)))
 			s.Eventually("the backup follows", 10*time.Second, func() bool { return ask(t, s.backup).Instances[0].Arrival.Count > 2 })
 			before := transitions(t, s.master) + transitions(t, s.backup)
+			hosts := []*lab.Node{s.master, s.backup}
+			var refused []int
+			for _, n := range hosts {
+				refused = append(refused, counted(ask(t, n), tc.reason))
+			}
 			f := tc.flood
 			if f.Version == 0 {
 				f.Version = 3
@@ -58,6 +64,9 @@ func TestFloods(t *testing.T) {
 				return p.Sent() > 200_000 && ask(t, s.backup).Instances[0].Arrival.Count > 6
 			})
 			p.Stop()
+			for i, n := range hosts {
+				assert.Greater(t, counted(ask(t, n), tc.reason), refused[i], "%s on %s", tc.reason, n.Name)
+			}
 			assert.Equal(t, before, transitions(t, s.master)+transitions(t, s.backup))
 			assert.Equal(t, "MASTER", ask(t, s.master).Instances[0].State)
 			assert.Equal(t, ka1, ask(t, s.backup).Instances[0].Master)

@@ -129,6 +129,7 @@ func TestKilledDaemonIsReplacedAndFenced(t *testing.T) {
 	master, _ := s.pair(t, "")
 	master.Signal(unix.SIGKILL)
 	s.takesOverFast(t, "peer_left")
+	s.onlyAnswers(t, s.backup, time.Now())
 	assert.True(t, s.master.Has(vip), "nobody is left to remove the address")
 }
 
@@ -211,6 +212,7 @@ func TestHungDaemonServesUntilItsLeaseEnds(t *testing.T) {
 
 // Adverts are lost, but probes are answered: the RFC's timer has the last word.
 func TestMasterThatOnlyAnswersIsReplaced(t *testing.T) {
+	lab.Require(t, "nft")
 	s := newSite(t)
 	s.hurriedPair(t)
 	held := askGuard(t, s.backup).Instances[0].Counters.Held
@@ -238,6 +240,7 @@ func TestMasterThatLowersItsPriorityIsReplaced(t *testing.T) {
 // A daemon that dies without a peer goes on serving; with one it is silent
 // until the next start removes the address.
 func TestFenceOutlivesTheDaemon(t *testing.T) {
+	lab.Require(t, "bpftool", "ping")
 	s := newSite(t)
 	master := s.master.XVRRPD(s.File("m.conf", fast(200, "")))
 	s.becomes(t, s.master, 0, "MASTER")
@@ -250,8 +253,16 @@ func TestFenceOutlivesTheDaemon(t *testing.T) {
 	s.Eventually("three adverts are out", 10*time.Second, func() bool { return len(s.wire.Adverts(ka2)) >= 3 })
 	third := s.wire.Adverts(ka2)[2].Time
 	s.onlyAnswers(t, s.backup, third)
-	dump := s.master.Run("bpftool", "map", "dump", "pinned", pinned(s.master, "fences"))
-	assert.Contains(t, dump, `"seen": `)
+	var fences []struct {
+		Formatted struct{ Value struct{ Seen int } }
+	}
+	dump := s.master.Run("bpftool", "-j", "map", "dump", "pinned", pinned(s.master, "fences"))
+	require.NoError(t, json.Unmarshal([]byte(dump), &fences), dump)
+	seen := 0
+	for _, f := range fences {
+		seen += f.Formatted.Value.Seen
+	}
+	assert.Positive(t, seen, dump)
 	_, err := s.master.Try("ping", "-c", "1", "-W", "1", "-I", vip, rs1)
 	assert.Error(t, err, "nothing leaves from the address either")
 
@@ -304,7 +315,7 @@ func TestPlannedStop(t *testing.T) {
 			n := p.Replies()
 			s.Eventually("the client is served by the other", 5*time.Second, func() bool { return p.Replies() > n+200 })
 			p.Stop()
-			assert.LessOrEqual(t, p.Sent()-p.Replies(), 20, "of a thousand a second")
+			assert.LessOrEqual(t, p.Sent()-p.RepliesTo(p.Sent()), 20, "of a thousand a second")
 			assert.False(t, s.master.Has(vip))
 			s.onlyAnswers(t, s.backup, time.Now())
 		})
@@ -328,8 +339,8 @@ func TestFrozenNode(t *testing.T) {
 	master.Signal(unix.SIGSTOP)
 	s.master.Cut("ens33")
 	s.takesOverFast(t, "fast_detect")
-	before := time.Now()
-	s.Eventually("adverts were missed", 10*time.Second, func() bool { return time.Since(before) > 5*time.Second })
+	n := len(s.wire.Adverts(ka2))
+	s.Eventually("adverts are missed", 10*time.Second, func() bool { return len(s.wire.Adverts(ka2)) >= n+5 })
 	s.master.Mend("ens33")
 	master.Signal(unix.SIGCONT)
 	s.becomes(t, s.backup, 0, "BACKUP")
@@ -351,8 +362,8 @@ func TestFrozenNodeYields(t *testing.T) {
 	master, _ := s.pair(t, "nopreempt")
 	master.Signal(unix.SIGSTOP)
 	s.takesOverFast(t, "peer_left")
-	before := time.Now()
-	s.Eventually("adverts were missed", 10*time.Second, func() bool { return time.Since(before) > 3500*time.Millisecond })
+	n := len(s.wire.Adverts(ka2))
+	s.Eventually("adverts are missed", 10*time.Second, func() bool { return len(s.wire.Adverts(ka2)) >= n+5 })
 	master.Signal(unix.SIGCONT)
 	s.becomes(t, s.master, 0, "BACKUP")
 	assert.Equal(t, "stalled", askGuard(t, s.master).Instances[0].Why)
@@ -422,6 +433,7 @@ func testDeaf(t *testing.T, lines string) {
 }
 
 func TestEcho(t *testing.T) {
+	lab.Require(t, "keepalived")
 	s := newSite(t)
 	// The peer is a plain router: it forwards, and has no reflector.
 	s.master.Run("sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv4.conf.all.send_redirects=0", "net.ipv4.conf.ens33.send_redirects=0",

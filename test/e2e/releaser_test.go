@@ -233,6 +233,11 @@ func TestNoReleaser(t *testing.T) {
 		assert.Empty(t, releasers(t, s.master))
 		master.Signal(unix.SIGKILL)
 		require.Error(t, master.Wait(10*time.Second))
+		s.Eventually("no process is left that could remove the address", 10*time.Second, func() bool {
+			pids, err := exec.Command("ip", "netns", "pids", filepath.Base(s.master.Netns())).Output()
+			require.NoError(t, err)
+			return len(pids) == 0
+		})
 		assert.True(t, s.master.Has(vip))
 	}
 }

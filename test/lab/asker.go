@@ -13,11 +13,12 @@ import (
 // Asker is a client that asks by ARP who has an address, again and again.
 // Answers are found with Capture.Answering.
 type Asker struct {
-	fd    int
-	mu    sync.Mutex
-	asked []time.Time
-	stop  chan struct{}
-	wg    sync.WaitGroup
+	fd      int
+	mu      sync.Mutex
+	asked   []time.Time
+	stop    chan struct{}
+	stopped sync.Once
+	wg      sync.WaitGroup
 }
 
 // Ask starts to ask from one of the node's interfaces, every interval.
@@ -39,6 +40,7 @@ func (n *Node) Ask(dev, from, addr string, interval time.Duration) *Asker {
 			_ = unix.Send(a.fd, frame, unix.MSG_DONTWAIT)
 		})
 	}()
+	n.lab.tb.Cleanup(a.Stop)
 	return a
 }
 
@@ -58,11 +60,13 @@ func (a *Asker) Rate() float64 {
 	return float64(len(asked)-1) / asked[len(asked)-1].Sub(asked[0]).Seconds()
 }
 
-// Stop ends the asking.
+// Stop ends the asking, which ends with the test at the latest.
 func (a *Asker) Stop() {
-	close(a.stop)
-	a.wg.Wait()
-	_ = unix.Close(a.fd)
+	a.stopped.Do(func() {
+		close(a.stop)
+		a.wg.Wait()
+		_ = unix.Close(a.fd)
+	})
 }
 
 // rawSocket opens a packet socket that sends from an interface.

@@ -27,10 +27,11 @@ type Flood struct {
 
 // Flooder sends a Flood.
 type Flooder struct {
-	fd   int
-	sent atomic.Int64
-	stop chan struct{}
-	wg   sync.WaitGroup
+	fd      int
+	sent    atomic.Int64
+	stop    chan struct{}
+	stopped sync.Once
+	wg      sync.WaitGroup
 }
 
 // Flood starts to send from one of the node's interfaces.
@@ -51,6 +52,7 @@ func (n *Node) Flood(dev string, f Flood) *Flooder {
 	p := &Flooder{fd: fd, stop: make(chan struct{})}
 	p.wg.Add(1)
 	go p.run(frames)
+	n.lab.tb.Cleanup(p.Stop)
 	return p
 }
 
@@ -87,9 +89,11 @@ func (p *Flooder) run(frames [][]byte) {
 // Sent is the number of frames so far.
 func (p *Flooder) Sent() int { return int(p.sent.Load()) }
 
-// Stop ends the flood.
+// Stop ends the flood, which ends with the test at the latest.
 func (p *Flooder) Stop() {
-	close(p.stop)
-	p.wg.Wait()
-	_ = unix.Close(p.fd)
+	p.stopped.Do(func() {
+		close(p.stop)
+		p.wg.Wait()
+		_ = unix.Close(p.fd)
+	})
 }

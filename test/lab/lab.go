@@ -76,8 +76,8 @@ func New(tb TB) *Lab {
 	if err != nil {
 		tb.Fatalf("make scratch folder: %v", err)
 	}
-	l := &Lab{tb: tb, name: fmt.Sprintf("xv%d-%d", os.Getpid(), serial.Add(1)), Dir: dir, Bin: binaries(tb)}
 	tb.Cleanup(func() { _ = os.RemoveAll(dir) })
+	l := &Lab{tb: tb, name: fmt.Sprintf("xv%d-%d", os.Getpid(), serial.Add(1)), Dir: dir, Bin: binaries(tb)}
 	l.netns(l.name)
 	l.in(l.name, "ip", "link", "add", "br0", "type", "bridge", "mcast_snooping", "0", "forward_delay", "0")
 	l.in(l.name, "sysctl", "-qw", "net.ipv6.conf.all.disable_ipv6=1")
@@ -340,6 +340,16 @@ func (p *Process) Wait(limit time.Duration) error {
 	}
 }
 
+// Ended says whether the program has ended.
+func (p *Process) Ended() bool {
+	select {
+	case <-p.done:
+		return true
+	default:
+		return false
+	}
+}
+
 // Kill ends the program without a chance to say anything, and waits.
 func (p *Process) Kill() {
 	p.Signal(unix.SIGKILL)
@@ -384,10 +394,8 @@ func (n *Node) XVRRPDWith(prefix []string, conf string, flags ...string) *Proces
 	n.lab.tb.Helper()
 	p := n.Launch(prefix, conf, flags...)
 	n.lab.Eventually("xvrrpd serves on "+n.Name, 10*time.Second, func() bool {
-		select {
-		case <-p.done:
+		if p.Ended() {
 			n.lab.tb.Fatalf("xvrrpd on %s ended: %s", n.Name, p.Output())
-		default:
 		}
 		return strings.Contains(p.Output(), "xvrrpd starts")
 	})

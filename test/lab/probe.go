@@ -27,6 +27,7 @@ type Prober struct {
 	replies []time.Time
 	seqs    []int // of the replies, unwrapped
 	stop    chan struct{}
+	stopped sync.Once
 	wg      sync.WaitGroup
 }
 
@@ -53,6 +54,7 @@ func (n *Node) Probe(addr string, interval time.Duration) *Prober {
 	p.wg.Add(2)
 	go p.send(interval)
 	go p.receive()
+	n.lab.tb.Cleanup(p.Stop)
 	return p
 }
 
@@ -223,9 +225,11 @@ func (p *Prober) FirstReplyAfter(t time.Time) time.Time {
 	return time.Time{}
 }
 
-// Stop ends the probing.
+// Stop ends the probing, which ends with the test at the latest.
 func (p *Prober) Stop() {
-	close(p.stop)
-	p.wg.Wait()
-	_ = unix.Close(p.fd)
+	p.stopped.Do(func() {
+		close(p.stop)
+		p.wg.Wait()
+		_ = unix.Close(p.fd)
+	})
 }

@@ -43,13 +43,14 @@ func clsactBench(t *testing.T) (prog *ebpf.Program, filters func(netlink.Link) [
 // What kernels without tcx have instead.
 func TestClsact(t *testing.T) {
 	prog, filters := clsactBench(t)
-	lo, err := netlink.LinkByName("lo")
+	s := newSite(t)
+	l, err := netlink.LinkByName(s.key.Name)
 	require.NoError(t, err)
-	require.NoError(t, attachClsact(lo.Attrs().Index, prog))
-	require.NoError(t, attachClsact(lo.Attrs().Index, prog), "a successor replaces it")
-	assert.Equal(t, []string{clsactFilter}, filters(lo))
-	require.NoError(t, attachClsact(lo.Attrs().Index, nil))
-	assert.Empty(t, filters(lo))
+	require.NoError(t, attachClsact(s.key.Ifindex, prog))
+	require.NoError(t, attachClsact(s.key.Ifindex, prog), "a successor replaces it")
+	assert.Equal(t, []string{clsactFilter}, filters(l))
+	require.NoError(t, attachClsact(s.key.Ifindex, nil))
+	assert.Empty(t, filters(l))
 }
 
 // What a predecessor left goes from interfaces that nobody serves; filters of

@@ -122,10 +122,6 @@ func (s *site) router(id loader.RouterID) Router {
 
 // The first mode that works is used, with the routers of the port known to it.
 func TestOpenFallsBack(t *testing.T) {
-	s := newSite(t)
-	lo, err := netlink.LinkByName("lo")
-	require.NoError(t, err)
-	s.key = plan.PortKey{Name: "lo", Ifindex: lo.Attrs().Index} // has no native XDP
 	for name, tc := range map[string]struct {
 		modes  []plan.Mode
 		want   loader.Mode
@@ -138,6 +134,10 @@ func TestOpenFallsBack(t *testing.T) {
 		"none":          {[]plan.Mode{plan.ModeNative}, "", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
+			s := newSite(t) // here: a subtest has a thread of its own
+			lo, err := netlink.LinkByName("lo")
+			require.NoError(t, err)
+			s.key = plan.PortKey{Name: "lo", Ifindex: lo.Attrs().Index} // has no native XDP
 			d := s.plane()
 			defer func() { assert.NoError(t, d.Close()) }()
 			p, err := d.Open(s.key, &plan.Port{Modes: tc.modes}, []Router{s.router(3)})
@@ -359,14 +359,18 @@ func TestHostSpeaksVRRP(t *testing.T) {
 	}
 	tid := unix.Gettid() // Eventually asks on another thread, which is in another namespace
 	counted := func(name string) (delivered, unknown int) {
-		before := ipCounters(t, tid)
+		before, err := ipCounters(tid)
+		require.NoError(t, err, name)
 		for _, f := range []packettest.Spec{toGroup, toHost} {
 			_, err := unix.Write(fd, f.Build())
 			require.NoError(t, err, name)
 		}
-		require.Eventually(t, func() bool { return ipCounters(t, tid)["InReceives"] >= before["InReceives"]+2 },
-			10*time.Second, time.Millisecond, name)
-		after := ipCounters(t, tid)
+		require.Eventually(t, func() bool {
+			now, err := ipCounters(tid)
+			return err == nil && now["InReceives"] >= before["InReceives"]+2
+		}, 10*time.Second, time.Millisecond, name)
+		after, err := ipCounters(tid)
+		require.NoError(t, err, name)
 		return after["InDelivers"] - before["InDelivers"], after["InUnknownProtos"] - before["InUnknownProtos"]
 	}
 	delivered, refused := counted("open")
@@ -378,19 +382,23 @@ func TestHostSpeaksVRRP(t *testing.T) {
 }
 
 // ipCounters returns those of IPv4 in the namespace of a thread.
-func ipCounters(t *testing.T, tid int) map[string]int {
-	t.Helper()
+func ipCounters(tid int) (map[string]int, error) {
 	raw, err := os.ReadFile(fmt.Sprintf("/proc/self/task/%d/net/snmp", tid))
-	require.NoError(t, err)
+	if err != nil {
+		return nil, err
+	}
 	lines := strings.Split(string(raw), "\n")
 	names, values := strings.Fields(lines[0]), strings.Fields(lines[1])
-	require.Len(t, values, len(names))
+	if len(names) != len(values) {
+		return nil, fmt.Errorf("%d names of counters, and %d values", len(names), len(values))
+	}
 	out := map[string]int{}
 	for i, name := range names[1:] {
-		out[name], err = strconv.Atoi(values[i+1])
-		require.NoError(t, err)
+		if out[name], err = strconv.Atoi(values[i+1]); err != nil {
+			return nil, err
+		}
 	}
-	return out
+	return out, nil
 }
 
 // A fence that a dead daemon left closed is closed at every moment of the start

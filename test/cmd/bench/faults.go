@@ -297,13 +297,16 @@ func (b *bench) freezes(r *result, trials int) {
 			if t == 0 {
 				r.Faults[freeze.name][d] = map[string][]sample{}
 			}
-			b.trial(freeze.part(), d, func() { b.freezeAll(r, d, labs) })
+			played := 0
+			if b.attempt(func() { b.freezeAll(r, d, labs, &played) }) != "" {
+				b.unsettled(freeze.part(), d, labs-played)
+			}
 		}
 	}
 }
 
-// freezeAll is one trial in each lab.
-func (b *bench) freezeAll(r *result, d string, labs int) {
+// freezeAll is one trial in each lab. It counts those that it has played.
+func (b *bench) freezeAll(r *result, d string, labs int, played *int) {
 	var sites []*site
 	for range labs {
 		s := b.site(d)
@@ -320,6 +323,7 @@ func (b *bench) freezeAll(r *result, d string, labs int) {
 	for _, s := range sites {
 		r.played(freeze, d, s.thaw())
 		s.lost(r, freeze.part(), s.wire)
+		*played++
 	}
 }
 

@@ -56,6 +56,7 @@ type news struct {
 	nft  *nftables.Conn
 	mu   sync.Mutex
 	told []piece
+	lost error // why there is no more of it
 }
 
 type piece struct {
@@ -76,11 +77,22 @@ func (w *news) tell(what string, there bool) {
 	w.told = append(w.told, piece{time.Now(), what, there})
 }
 
-// first is the first of a kind after a moment.
-func (w *news) first(what string, there bool, after time.Time) (time.Time, bool) {
+func (w *news) fail(err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for _, p := range w.told {
+	w.lost = err
+}
+
+// pieces are those so far.
+func (w *news) pieces() ([]piece, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Clone(w.told), w.lost
+}
+
+// firstOf is the first of a kind after a moment.
+func firstOf(told []piece, what string, there bool, after time.Time) (time.Time, bool) {
+	for _, p := range told {
 		if p.what == what && p.there == there && p.at.After(after) {
 			return p.at, true
 		}
@@ -88,34 +100,40 @@ func (w *news) first(what string, there bool, after time.Time) (time.Time, bool)
 	return time.Time{}, false
 }
 
-// all is when the last of several facts was told that came after a moment.
-func (w *news) all(after time.Time, facts ...string) (last time.Time, ok bool) {
-	for _, what := range facts {
-		at, ok := w.first(what, true, after)
-		if !ok {
-			return time.Time{}, false
+// measured asks for a time until it has come, or for as long as it is waited
+// for. What then is still wrong is wrong with the trial.
+func (w *news) measured(took func(told []piece) (sample, error)) map[string]sample {
+	var v sample
+	var err error
+	w.s.within(hostWatched, func() bool {
+		var told []piece
+		if told, err = w.pieces(); err != nil {
+			return true
 		}
-		if at.After(last) {
-			last = at
-		}
-	}
-	return last, true
+		v, err = took(told)
+		return err == nil && v < ms(hostWatched)
+	})
+	w.s.must("measure a change of the host", err)
+	return map[string]sample{"": v}
 }
 
-// again is the time from before something was deleted to when it was heard to be
-// there again, or as long as that is waited for.
-func (w *news) again(what string, deleted time.Time) sample {
-	var back time.Time
-	if !w.s.within(hostWatched, func() bool {
-		gone, ok := w.first(what, false, deleted)
-		if ok {
-			back, ok = w.first(what, true, gone)
-		}
-		return ok
-	}) {
-		return ms(hostWatched)
+// again is the time until something that was deleted is there again.
+func (w *news) again(what string, deleted time.Time) map[string]sample {
+	return w.measured(func(told []piece) (sample, error) { return againOf(told, what, deleted) })
+}
+
+// againOf is the time from before something was deleted to when it was heard to
+// be there again, or as long as that is waited for.
+func againOf(told []piece, what string, deleted time.Time) (sample, error) {
+	gone, ok := firstOf(told, what, false, deleted)
+	if !ok {
+		return 0, fmt.Errorf("nobody heard that %s is gone", what)
 	}
-	return ms(back.Sub(deleted))
+	back, ok := firstOf(told, what, true, gone)
+	if !ok {
+		return ms(hostWatched), nil
+	}
+	return ms(back.Sub(deleted)), nil
 }
 
 // news listens on a host until the trial ends.
@@ -127,8 +145,8 @@ func (s *site) news(n *lab.Node) *news {
 	stop := make(chan struct{})
 	s.b.Cleanup(func() { close(stop) })
 	addrs, links := make(chan netlink.AddrUpdate, 64), make(chan netlink.LinkUpdate, 64)
-	s.must("listen for addresses", netlink.AddrSubscribeWithOptions(addrs, stop, netlink.AddrSubscribeOptions{Namespace: &ns}))
-	s.must("listen for links", netlink.LinkSubscribeWithOptions(links, stop, netlink.LinkSubscribeOptions{Namespace: &ns}))
+	s.must("listen for addresses", netlink.AddrSubscribeWithOptions(addrs, stop, netlink.AddrSubscribeOptions{Namespace: &ns, ErrorCallback: w.fail}))
+	s.must("listen for links", netlink.LinkSubscribeWithOptions(links, stop, netlink.LinkSubscribeOptions{Namespace: &ns, ErrorCallback: w.fail}))
 	go func() {
 		for a := range addrs {
 			w.tell(a.LinkAddress.IP.String(), a.NewAddr)
@@ -150,6 +168,9 @@ func (s *site) news(n *lab.Node) *news {
 	s.b.Cleanup(func() { _ = monitor.Close() })
 	go func() {
 		for t := range tables {
+			if t.Error != nil {
+				w.fail(t.Error)
+			}
 			switch t.Type {
 			case nftables.MonitorEventTypeNewTable:
 				w.tell(newsTable, true)
@@ -172,7 +193,7 @@ func (s *site) addressDeleted(string) map[string]sample {
 	s.must("read the address", err)
 	at := time.Now()
 	s.must("delete the address", h.AddrDel(link, addr))
-	return map[string]sample{"": w.again(vip, at)}
+	return w.again(vip, at)
 }
 
 // rulesetFlushed has an instance that does not accept: it has a firewall.
@@ -181,14 +202,15 @@ func (s *site) rulesetFlushed(d string) map[string]sample {
 	s.File(s.master.Name+".conf", strings.Replace(fastConf(masterPriority), "advert_int", "no_accept\nadvert_int", 1))
 	s.must("give the instance a firewall", s.reload(d, s.master, s.m))
 	s.Eventually("the firewall is there", 5*time.Second, func() bool {
-		_, ok := w.first(newsTable, true, at)
-		return ok
+		told, err := w.pieces()
+		_, ok := firstOf(told, newsTable, true, at)
+		return ok && err == nil
 	})
 	s.hold(hostApart)
 	at = time.Now()
 	w.nft.FlushRuleset()
 	s.must("flush the ruleset", w.nft.Flush())
-	return map[string]sample{"": w.again(newsTable, at)}
+	return w.again(newsTable, at)
 }
 
 func (s *site) must(what string, err error) {
@@ -201,38 +223,60 @@ func (s *site) must(what string, err error) {
 // protocol has a backup wait.
 const hostBackup = "the same news to the state BACKUP, ms"
 
-// back is the time from the last of the news that an instance waits for to its
-// first advert, above what the protocol has it wait.
-func (s *site) back(d string, w *news, after time.Time, facts ...string) map[string]sample {
-	var last, advert time.Time
-	if !s.within(hostWatched, func() (ok bool) {
-		if last, ok = w.all(after, facts...); !ok {
-			return false
-		}
-		for _, f := range s.wire.Adverts(masterAddr) {
-			if f.Time.After(last) {
-				advert = f.Time
-				return true
-			}
-		}
-		return false
-	}) {
-		out := map[string]sample{"": ms(hostWatched)}
-		if ours(d) {
-			out[hostBackup] = ms(hostWatched)
-		}
+// advertsAgain is the time from the news that an instance waits for to its first
+// advert.
+func (s *site) advertsAgain(d string, w *news, after time.Time, facts ...string) map[string]sample {
+	out := w.measured(func(told []piece) (sample, error) {
+		return advertsAgainOf(told, s.wire.Adverts(masterAddr), after, facts...)
+	})
+	if !ours(d) {
 		return out
 	}
-	out := map[string]sample{"": ms(advert.Sub(last) - ownMasterDown)}
-	if ours(d) {
-		events, err := s.journal(s.master)
-		s.must("read the events of "+s.master.Name, err)
-		out[hostBackup] = ms(hostWatched)
-		if at, ok := outOfFault(events, after); ok {
-			out[hostBackup] = ms(at.Sub(last))
-		}
+	events, err := s.journal(s.master)
+	s.must("read the events of "+s.master.Name, err)
+	told, err := w.pieces()
+	s.must("listen for news", err)
+	out[hostBackup] = ms(hostWatched)
+	last, _ := allOf(told, after, facts...)
+	if at, ok := outOfFault(events, after); ok {
+		out[hostBackup] = ms(at.Sub(last))
 	}
 	return out
+}
+
+// allOf is when the last of several facts was told that came after a moment.
+func allOf(told []piece, after time.Time, facts ...string) (last time.Time, err error) {
+	for _, what := range facts {
+		at, ok := firstOf(told, what, true, after)
+		if !ok {
+			return time.Time{}, fmt.Errorf("nobody heard that %s is there again", what)
+		}
+		if at.After(last) {
+			last = at
+		}
+	}
+	return last, nil
+}
+
+// advertsAgainOf is the time from the last of the news that an instance waits for
+// to its first advert, above what the protocol has it wait, or as long as that is
+// waited for. An instance that was not silent before never went away.
+func advertsAgainOf(told []piece, adverts []lab.Frame, after time.Time, facts ...string) (sample, error) {
+	last, err := allOf(told, after, facts...)
+	if err != nil {
+		return 0, err
+	}
+	silent := after.Add(-hostApart / 2)
+	for _, f := range adverts {
+		switch {
+		case f.Time.Before(silent): // one on its way
+		case f.Time.After(last):
+			return ms(f.Time.Sub(last) - ownMasterDown), nil
+		default:
+			return 0, fmt.Errorf("it advertised %v before the news", last.Sub(f.Time))
+		}
+	}
+	return ms(hostWatched), nil
 }
 
 func (s *site) linkFlapped(d string) map[string]sample {
@@ -241,7 +285,7 @@ func (s *site) linkFlapped(d string) map[string]sample {
 	s.hold(hostApart)
 	at := time.Now()
 	s.master.Run("ip", "link", "set", "ens33", "up")
-	return s.back(d, w, at, newsLink)
+	return s.advertsAgain(d, w, at, newsLink)
 }
 
 func (s *site) sourceSet(d string) map[string]sample {
@@ -250,7 +294,7 @@ func (s *site) sourceSet(d string) map[string]sample {
 	s.hold(hostApart)
 	at := time.Now()
 	s.master.Run("ip", "address", "add", masterAddr+"/24", "brd", "+", "dev", "ens33")
-	return s.back(d, w, at, masterAddr)
+	return s.advertsAgain(d, w, at, masterAddr)
 }
 
 func (s *site) interfaceRemade(d string) map[string]sample {
@@ -261,7 +305,7 @@ func (s *site) interfaceRemade(d string) map[string]sample {
 	s.master.Attach("ens33")
 	s.master.Run("ip", "address", "add", masterAddr+"/24", "brd", "+", "dev", "ens33")
 	s.master.Run("ip", "link", "set", "ens33", "up")
-	return s.back(d, w, at, newsLink, masterAddr)
+	return s.advertsAgain(d, w, at, newsLink, masterAddr)
 }
 
 // event is the part of a journal's entry that is measured here.
@@ -314,14 +358,14 @@ func outOfFault(events []event, after time.Time) (time.Time, bool) {
 // an instance is back by itself.
 func hostBars(r *result, t bars) {
 	for _, f := range hostChanges {
-		bound := 100.0
+		s := summarize(r.Faults[f.name]["xvrrp"][""])
 		if f.name == "vip" || f.name == "ruleset" {
-			bound = 50
+			t.bar(f.name+": "+f.what+", max", 50, s.max, "")
+			continue
 		}
-		numbers := r.Faults[f.name]["xvrrp"]
-		t.bar(f.name+": "+f.what+", max", bound, summarize(numbers[""]).max, "")
-		if f.name != "vip" && f.name != "ruleset" {
-			t.bar(f.name+": "+hostBackup+", max", bound, summarize(numbers[hostBackup]).max, "")
-		}
+		t.bar(f.name+": "+f.what+", max", 100, s.max, "")
+		t.bar(f.name+": "+hostBackup+", max", 100, summarize(r.Faults[f.name]["xvrrp"][hostBackup]).max, "")
+		// Earlier than the protocol allows: it never went away.
+		t.bar(f.name+": too early, max: 3 ms + noise floor (timer p99)", 3+summarize(r.Wakeup).p99, -s.min, "ms")
 	}
 }

@@ -198,11 +198,9 @@ func (b *bench) measure(parts []part, before string) {
 	}
 	b.cleanUpOnSignal()
 	defer b.close()
-	if before != "" {
-		if err := b.build(before); err != nil {
-			b.close()
-			quit(1, err)
-		}
+	if err := b.build(before); err != nil {
+		b.close()
+		quit(1, err)
 	}
 	r.Wakeup = timerLateness(3000)
 	for _, p := range parts {
@@ -236,8 +234,9 @@ type bench struct {
 
 	mu       sync.Mutex // held while cleanups run
 	cleanups []func()
-	dir      string // of the revision before
-	before   string // folder with its programs; empty: it is not measured
+	dir      string // scratch, with the programs
+	now      string // folder with those of the tree
+	before   string // folder with those of the revision before; empty: it is not measured
 }
 
 // has reports whether a daemon is there to be measured.
@@ -251,16 +250,37 @@ func (b *bench) has(daemon string) bool {
 	return true
 }
 
-// build makes the programs of the revision before.
-func (b *bench) build(revision string) (err error) {
-	if b.dir, err = os.MkdirTemp("", "xvrrp-before-"); err != nil {
-		return fmt.Errorf("build revision %s: %w", revision, err)
+// build makes the programs that are measured, in a folder that nobody else
+// builds in meanwhile: those of the tree, and of the revision before if there is
+// one.
+func (b *bench) build(before string) (err error) {
+	if b.dir, err = os.MkdirTemp("", "xvrrp-bench-"); err != nil {
+		return fmt.Errorf("make folder for the programs: %w", err)
 	}
-	if err := buildRevision(revision, b.dir); err != nil {
+	b.now = filepath.Join(b.dir, "now")
+	cmd := exec.Command("go", "build", "-o", b.now+"/", "./cmd/...")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("build the programs: %w: %s", err, out)
+	}
+	if before == "" {
+		return nil
+	}
+	if err := buildRevision(before, b.dir); err != nil {
 		return err
 	}
 	b.before = filepath.Join(b.dir, "bin")
 	return nil
+}
+
+// newLab is a lab with the programs of a daemon.
+func (b *bench) newLab(daemon string) *lab.Lab {
+	l := lab.New(b)
+	l.Quiet, l.Bin = true, b.now
+	if daemon == "before" {
+		l.Bin = b.before
+	}
+	return l
 }
 
 func (b *bench) Helper()                 {}
@@ -301,13 +321,17 @@ func (b *bench) attempt(run func()) (failure string) {
 
 // trial attempts one of a daemon, in which it may not settle.
 func (b *bench) trial(name, daemon string, run func()) {
-	if b.attempt(run) == "" {
-		return
+	if b.attempt(run) != "" {
+		b.unsettled(name, daemon, 1)
 	}
+}
+
+// unsettled notes trials that have no numbers.
+func (b *bench) unsettled(name, daemon string, trials int) {
 	if b.r.Unsettled[name] == nil {
 		b.r.Unsettled[name] = map[string]int{}
 	}
-	b.r.Unsettled[name][daemon]++
+	b.r.Unsettled[name][daemon] += trials
 }
 
 func (b *bench) end() {
@@ -362,11 +386,7 @@ type site struct {
 }
 
 func (b *bench) site(daemon string) *site {
-	s := &site{Lab: lab.New(b), b: b}
-	s.Quiet = true
-	if daemon == "before" {
-		s.Bin = b.before
-	}
+	s := &site{Lab: b.newLab(daemon), b: b}
 	s.master = s.Node("m", "ens33 "+masterAddr+"/24")
 	s.backup = s.Node("b", "ens33 "+backupAddr+"/24")
 	s.client = s.Node("c", "ens33 "+clientAddr+"/24")

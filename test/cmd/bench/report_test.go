@@ -119,6 +119,36 @@ func stopped(numbers map[string][]sample) *result {
 	return &result{Faults: map[string]map[string]map[string][]sample{"stop": {"xvrrp": numbers}}}
 }
 
+func TestOneOwnerAfterAKill(t *testing.T) {
+	const owners = "SIGKILL: MACs that answer from the takeover on, more or less than one, max"
+	for _, c := range []struct {
+		name   string
+		owners []sample
+		want   string
+	}{
+		{"not measured", nil, "not measured | –"},
+		{"one", []sample{1, 1}, "yes"},
+		{"none", []sample{1, 0}, "**no**"},
+		{"two", []sample{2, 1}, "**no**"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := &result{Faults: map[string]map[string]map[string][]sample{"kill": {"xvrrp": {"MACs that answer after it": c.owners}}}}
+			assert.Contains(t, lineOf(t, report(r), owners), "| "+c.want+" |")
+		})
+	}
+}
+
+func TestNoInstanceIsBackTooEarly(t *testing.T) {
+	const early = "link: too early, max: 3 ms + noise floor (timer p99)"
+	for want, took := range map[string]sample{"yes": -3, "**no**": -4} {
+		r := &result{
+			Wakeup: []sample{0.5},
+			Faults: map[string]map[string]map[string][]sample{"link": {"xvrrp": {"": {1, took}}}},
+		}
+		assert.Contains(t, lineOf(t, report(r), early), "| "+want+" |")
+	}
+}
+
 func TestRestIsBoundByARestingPeer(t *testing.T) {
 	const what = "1,000 interfaces: processor at rest, master, median: keepalived's"
 	for _, c := range []struct {

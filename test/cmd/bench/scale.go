@@ -107,11 +107,7 @@ func (b *bench) scale(r *result) {
 
 // wires is a pair of hosts with a wire for each interface. There is no client.
 func (b *bench) wires(daemon string, sh shape) *site {
-	s := &site{Lab: lab.New(b), b: b}
-	s.Quiet = true
-	if daemon == "before" {
-		s.Bin = b.before
-	}
+	s := &site{Lab: b.newLab(daemon), b: b}
 	s.master, s.backup = s.Node("m"), s.Node("b")
 	var links, m, p strings.Builder
 	for i := range sh.interfaces {
@@ -226,14 +222,27 @@ func (s *site) rest(daemon string, sh shape, g *grown) {
 			break
 		}
 	}
+	s.mustRun()
+	var master, backup []sample
 	for range restWindows {
 		m, p, at := treeCPU(s.m), treeCPU(s.p), time.Now()
 		s.hold(restWindow)
 		wall := time.Since(at).Seconds()
-		g.RestMaster = append(g.RestMaster, (treeCPU(s.m)-m).Seconds()/wall*100)
-		g.RestBackup = append(g.RestBackup, (treeCPU(s.p)-p).Seconds()/wall*100)
+		master = append(master, (treeCPU(s.m)-m).Seconds()/wall*100)
+		backup = append(backup, (treeCPU(s.p)-p).Seconds()/wall*100)
 	}
+	s.mustRun()
+	g.RestMaster, g.RestBackup = master, backup
 	if g.Owned == want { // and still at rest?
 		g.Owned = s.owned()
+	}
+}
+
+// mustRun fails if a daemon has ended: it would take no processor time.
+func (s *site) mustRun() {
+	for _, p := range []*lab.Process{s.m, s.p} {
+		if p.Ended() {
+			s.b.Fatalf("a daemon has ended: %s", p.Output())
+		}
 	}
 }

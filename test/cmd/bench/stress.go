@@ -223,8 +223,14 @@ func (b *bench) starve(r *result, length time.Duration) {
 	entered := strings.Count(ka.Output(), "Entering MASTER STATE")
 	began := time.Now()
 	for time.Since(began) < length {
-		hog(8*time.Second, 2*runtime.NumCPU())
-		hog(2*time.Second, runtime.NumCPU(), "chrt", "-f", "50")
+		for _, load := range []struct{ ran, wanted int }{
+			{hog(8*time.Second, 2*runtime.NumCPU()), 2 * runtime.NumCPU()},
+			{hog(2*time.Second, runtime.NumCPU(), "chrt", "-f", "50"), runtime.NumCPU()},
+		} {
+			if load.ran < load.wanted {
+				b.Fatalf("starve: %d of %d busy loops ran until their limit", load.ran, load.wanted)
+			}
+		}
 	}
 	x.hold(time.Second)
 	r.Starvation = became()
@@ -234,11 +240,10 @@ func (b *bench) starve(r *result, length time.Duration) {
 
 // hog keeps every processor busy with n programs for a while. Their limit of
 // processor time ends them: whatever would have to run to end real-time hogs
-// might not.
-func hog(d time.Duration, n int, prefix ...string) {
-	for _, c := range startHogs(d, n, prefix...) {
-		_ = c.Wait()
-	}
+// might not. It returns how many that limit ended.
+func hog(d time.Duration, n int, prefix ...string) int {
+	// SIGXCPU is the soft limit's, and SIGKILL that of the hard one.
+	return startHogs(d, n, prefix...).wait(unix.SIGXCPU, unix.SIGKILL)
 }
 
 // hogs are busy loops.
@@ -262,13 +267,18 @@ func (h hogs) stop() (ran int) {
 	for _, c := range h {
 		_ = c.Process.Signal(unix.SIGTERM)
 	}
+	return h.wait(unix.SIGTERM)
+}
+
+// wait returns how many one of the signals has ended.
+func (h hogs) wait(by ...unix.Signal) (n int) {
 	for _, c := range h {
 		_ = c.Wait()
-		if st, ok := c.ProcessState.Sys().(syscall.WaitStatus); ok && st.Signal() == unix.SIGTERM {
-			ran++
+		if st, ok := c.ProcessState.Sys().(syscall.WaitStatus); ok && slices.Contains(by, st.Signal()) {
+			n++
 		}
 	}
-	return ran
+	return n
 }
 
 // What the program drops by itself, but for a trickle.
@@ -350,6 +360,9 @@ func (b *bench) floodOf(r *result, daemon string, f kindOfFlood, length time.Dur
 	row.CPU = cpu(length)
 	row.Rate = float64(flood.Sent()) / time.Since(at).Seconds()
 	flood.Stop()
+	if flood.Sent() == 0 {
+		b.Fatalf("flood, %s: nothing was sent", f.kind)
+	}
 	s.hold(2 * every)
 	to := time.Now()
 	adverts := slices.DeleteFunc(wire.Adverts(masterAddr), func(a lab.Frame) bool {
