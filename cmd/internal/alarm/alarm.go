@@ -180,7 +180,7 @@ func (j *Judge) judge(s *snapshot.Snapshot) {
 		f := &s.Interfaces[i]
 		r := j.ports[f.Port.Port]
 		if r == nil {
-			r = &reception{heard: s.Now}
+			r = &reception{}
 			j.ports[f.Port.Port] = r
 		}
 		r.look, r.shown, r.adverts = j.look, f, 0
@@ -304,7 +304,7 @@ func judgeInstance(s *snapshot.Snapshot, i *snapshot.Instance, rx *reception, fr
 		}
 	}
 	if rx != nil && rx.doubtful(i) && rx.asked-since > int64(deafAfter) {
-		out.raise(s, Deaf, &engine.Sighting{First: rx.heard, Addr: i.State.Lost})
+		out.raise(s, Deaf, &engine.Sighting{First: since, Addr: i.State.Lost})
 		out.alarms[Deaf].MAC = ""
 	}
 	return out

@@ -193,6 +193,15 @@ func TestOneOfTwoPortsIsDeaf(t *testing.T) {
 	assert.Equal(t, []int{2, 3, 2, 3, 2, 2}, b.asked, "and no more often than needed")
 }
 
+// With fast detection a master may be lost before the first look.
+func TestDeafFromTheStart(t *testing.T) {
+	b := newBench()
+	b.router.Published.Received.Add(1)
+	b.takesOver(b.instance())
+	assert.Empty(t, b.after(period))
+	assert.Equal(t, []string{"deaf"}, b.after(deafAfter))
+}
+
 // Another router of the interface may have had it asked just before.
 func TestFramesFromBeforeProveNothing(t *testing.T) {
 	b := newBench()
