@@ -49,7 +49,7 @@ func (f *rig) guard(tb testing.TB) {
 	tb.Helper()
 	f.set(tb, fencedRouter())
 	f.SetMAC(loopback, [6]byte(reflectorMAC))
-	require.NoError(tb, f.SetLocals(loopback, []Local{{Prefix: netip.PrefixFrom(reflectorAddr, 24), Reflect: true}}))
+	require.NoError(tb, f.SetLocals(loopback, []Local{{Prefix: netip.PrefixFrom(reflectorAddr, 24), Discriminator: reflectorDiscr}}))
 	f.Renew(monotonic() + int64(time.Minute))
 	f.SetRole(ourID, RoleMaster)
 }
@@ -244,7 +244,7 @@ func TestReflectorsDoNotPingPong(t *testing.T) {
 	for _, mode := range modes {
 		f, g := guarded(t, mode), guarded(t, mode)
 		// g answers at the initiator's address, with its discriminator.
-		require.NoError(t, g.SetLocals(loopback, []Local{{Prefix: netip.PrefixFrom(packettest.Src, 24), Reflect: true}}))
+		require.NoError(t, g.SetLocals(loopback, []Local{{Prefix: netip.PrefixFrom(packettest.Src, 24), Discriminator: 0xc0a80104}}))
 		g.SetMAC(loopback, [6]byte(initiatorMAC))
 		rng := rand.New(rand.NewPCG(1, 1))
 		answered := 0

@@ -57,9 +57,9 @@ func (r *Router) id() rxXvrrpId {
 type Local struct {
 	Prefix netip.Prefix // with the address itself, not that of the network
 	VLAN   uint16       // VLAN id that its packets carry on the interface, 0 for none
-	// Reflect answers S-BFD probes; without it they are left to the host. The
-	// discriminator is the address as a number. IPv4 only.
-	Reflect bool
+	// Discriminator of the reflector that answers S-BFD probes; 0: they are left
+	// to the host. Probes are of IPv4 only.
+	Discriminator uint32
 }
 
 // SetRouter tells the programs of a virtual router, or what has changed about
@@ -206,11 +206,7 @@ func (c *Collection) SetLocals(ifindex int, locals []Local) error {
 	defer c.mu.Unlock()
 	want := make(map[rxXvrrpAddress]rxXvrrpLocal, len(locals))
 	for _, l := range locals {
-		value := rxXvrrpLocal{Mask: maskOf(l.Prefix)}
-		if a := l.Prefix.Addr(); l.Reflect && a.Is4() {
-			b := a.As4()
-			value.Discriminator = binary.BigEndian.Uint32(b[:])
-		}
+		value := rxXvrrpLocal{Mask: maskOf(l.Prefix), Discriminator: l.Discriminator}
 		want[addressKey(ifindex, l.VLAN, l.Prefix.Addr())] = value
 	}
 	for k, value := range want {

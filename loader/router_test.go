@@ -129,7 +129,7 @@ func TestReflectorIsThatOfItsPort(t *testing.T) {
 		f.ifindex = other
 		_, reason, _ := f.run(t, probe)
 		assert.Equal(t, "not_vrrp pass", reason, "the address is one of the first interface")
-		require.NoError(t, f.SetLocals(other, []Local{{Prefix: netip.PrefixFrom(reflectorAddr, 24), Reflect: true}}))
+		require.NoError(t, f.SetLocals(other, []Local{{Prefix: netip.PrefixFrom(reflectorAddr, 24), Discriminator: reflectorDiscr}}))
 		_, reason, _ = f.run(t, probe)
 		assert.Equal(t, "sbfd_refused pass", reason, "nobody is served there")
 		f.ifindex = loopback
@@ -251,7 +251,7 @@ func TestLocalsChange(t *testing.T) {
 		}
 		return n
 	}
-	a := Local{Prefix: netip.MustParsePrefix("10.0.0.1/24"), Reflect: true}
+	a := Local{Prefix: netip.MustParsePrefix("10.0.0.1/24"), Discriminator: 7}
 	b := Local{Prefix: netip.MustParsePrefix("2001:db8::1/64")}
 	require.NoError(t, f.SetLocals(1, []Local{a, b}))
 	require.NoError(t, f.SetLocals(2, []Local{a}))
@@ -262,7 +262,7 @@ func TestLocalsChange(t *testing.T) {
 	assert.Equal(t, 1, n(), "that of the other interface stays")
 	var v rxXvrrpLocal
 	require.NoError(t, f.maps["locals"].Lookup(addressKey(2, 0, a.Prefix.Addr()), &v))
-	assert.Equal(t, uint32(10<<24|1), v.Discriminator)
+	assert.Equal(t, uint32(7), v.Discriminator)
 	assert.Equal(t, netip.MustParseAddr("ffff:ffff:ffff:ffff:ffff:ffff:ffff:ff00").As16(), v.Mask)
 }
 
@@ -312,7 +312,7 @@ func TestThousandPorts(t *testing.T) {
 	f := openWith(t, ModeNative, Options{Routers: n + 1, Ports: n + 1}, false)
 	for i := range n {
 		require.NoError(t, f.SetRouter(RouterID(i), on(1000+i, 0)))
-		require.NoError(t, f.SetLocals(1000+i, []Local{{Prefix: netip.PrefixFrom(reflectorAddr, 24), Reflect: true}}))
+		require.NoError(t, f.SetLocals(1000+i, []Local{{Prefix: netip.PrefixFrom(reflectorAddr, 24), Discriminator: reflectorDiscr}}))
 	}
 	require.NoError(t, f.SetRouter(n, on(loopback, 0)))
 	verdict(t, f, packettest.Valid(3).Build())

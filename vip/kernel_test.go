@@ -319,3 +319,44 @@ func TestOrdersWakeTheWorker(t *testing.T) {
 	cancel()
 	require.NoError(t, <-ran)
 }
+
+// What an interface receives is its own, and not what it sends.
+func TestReceived(t *testing.T) {
+	eth0 := inNetns(t)
+	peer, err := netlink.LinkByName("peer")
+	require.NoError(t, err)
+	lo, err := netlink.LinkByName("lo")
+	require.NoError(t, err)
+	var c Counters
+	t.Cleanup(func() { assert.NoError(t, c.Close()) })
+	received := func(ifindex int) uint64 {
+		n, err := c.Received(ifindex)
+		require.NoError(t, err)
+		return n
+	}
+	before, quiet := received(eth0), received(lo.Attrs().Index)
+	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
+	require.NoError(t, err)
+	defer unix.Close(fd)
+	to := &unix.SockaddrLinklayer{Ifindex: peer.Attrs().Index}
+	for range 10 {
+		require.NoError(t, unix.Sendto(fd, make([]byte, 60), 0, to))
+	}
+	assert.GreaterOrEqual(t, received(eth0), before+10)
+	assert.Less(t, received(eth0), before+100)
+	assert.Equal(t, quiet, received(lo.Attrs().Index))
+
+	_, err = c.Received(9999)
+	require.ErrorIs(t, err, unix.ENODEV)
+	received(eth0) // the refusal is not in its way
+}
+
+func BenchmarkReceived(b *testing.B) {
+	var c Counters
+	b.ReportAllocs()
+	for b.Loop() {
+		_, err := c.Received(1)
+		require.NoError(b, err)
+	}
+	require.NoError(b, c.Close())
+}

@@ -57,7 +57,7 @@ var rooms = map[string]struct{ may, without []string }{
 		module + "control", module + "loader", "golang.org/x/sys",
 	}, without: []string{"log", "log/slog", "net", "net/http", "context"}},
 	internal + "dataplane": {may: []string{
-		module + "cmd/internal/engine", module + "cmd/internal/transport", module + "control/config", module + "control/packet",
+		module + "cmd/internal/engine", module + "cmd/internal/transport", module + "control/bfd", module + "control/config", module + "control/packet",
 		module + "control/plan", module + "loader", "github.com/cilium/ebpf", "github.com/vishvananda/netlink", "golang.org/x/sys",
 	}},
 	internal + "journal":  {may: []string{module + "cmd/internal/engine", module + "control"}},

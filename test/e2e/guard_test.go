@@ -404,19 +404,27 @@ func TestOneWayLossIsAlarmed(t *testing.T) {
 	assert.Contains(t, s.master.Ctl("metrics"), `xvrrp_alarms_total{instance="VI_1",interface="ens33",vrid="51"}`)
 }
 
-// A backup that is cut off becomes master and doubts its own hearing.
+// A backup that is cut off becomes master and doubts its own hearing, whatever
+// another interface of it hears.
 func TestCutOffBackupIsDeaf(t *testing.T) {
 	for _, lines := range []string{"", "fast_detect interval 3.3 multiplier 3"} {
 		t.Run(lines, func(t *testing.T) { testDeaf(t, lines) })
 	}
+	t.Run("socket", func(t *testing.T) { testDeaf(t, "", "--dataplane", "socket") })
 }
 
-func testDeaf(t *testing.T, lines string) {
+func testDeaf(t *testing.T, lines string, flags ...string) {
 	s := newSite(t)
+	s.backup.Attach("ens34")
+	s.backup.Run("ip", "address", "add", "198.51.100.2/24", "dev", "ens34")
+	s.backup.Run("ip", "link", "set", "ens34", "up")
+	s.client.Run("ip", "address", "add", "198.51.100.3/24", "dev", "ens33")
+	s.client.Start("ping", "-q", "-i", "0.05", "198.51.100.2")
 	s.master.XVRRPD(s.File("m.conf", v3(200, "")))
 	s.becomes(t, s.master, 0, "MASTER")
-	backup := s.backup.XVRRPD(s.File("b.conf", v3(100, lines)))
-	s.Eventually("it follows", 5*time.Second, func() bool { return ask(t, s.backup).Instances[0].Arrival.Count > 0 })
+	busy := "vrrp_instance VI_2 {\ninterface ens34\nvirtual_router_id 52\nvirtual_ipaddress {\n198.51.100.9/24\n}\n}\n"
+	backup := s.backup.XVRRPD(s.File("b.conf", v3(100, lines)+busy), flags...)
+	s.Eventually("it follows", 5*time.Second, func() bool { return ask(t, s.backup).Instances[0].Counters.AdvertsReceived > 0 })
 	if lines != "" {
 		s.sessionUp(t, s.backup)
 	}

@@ -28,7 +28,8 @@ const (
 	conflictFresh = 2500 * time.Millisecond
 	// settle is given to a former master to let go after a change.
 	settle = 100 * time.Millisecond
-	// deafAfter is the silence that makes a new master doubt its own reception.
+	// deafAfter is the silence that makes a new master doubt its own reception,
+	// and how often its interface is asked meanwhile.
 	deafAfter = 500 * time.Millisecond
 	// unansweredAfter is how long a session may take to come Up.
 	unansweredAfter = 5 * time.Second
@@ -107,13 +108,15 @@ type state struct {
 	raised uint64
 }
 
-// reception is when frames of any kind were last seen to arrive on a port.
+// reception is what is known of when frames arrived on a port.
 type reception struct {
-	look   uint64 // at which it was there
-	shown  *snapshot.Interface
-	frames uint64 // adverts of the port's routers, and anything else
-	seen   uint64 // frames at the look before
-	last   int64
+	look    uint64 // at which it was there
+	shown   *snapshot.Interface
+	adverts uint64 // of the port's routers
+	seen    uint64 // adverts at the look before
+	frames  uint64 // of any kind, when the interface was asked
+	asked   int64  // when that was; 0: never
+	heard   int64  // something arrived after this
 }
 
 // Judge raises and ends alarms.
@@ -121,9 +124,13 @@ type Judge struct {
 	Reader  *snapshot.Reader
 	Journal *journal.Journal
 	Log     *slog.Logger
+	// Frames returns how many frames of any kind an interface has received. It
+	// is asked about those whose masters hear no adverts.
+	Frames func(ifindex int) (uint64, error)
 
 	mu      sync.Mutex
 	look    uint64
+	before  int64 // when the look before was
 	routers map[*engine.Router]*state
 	ports   map[*engine.Port]*reception
 }
@@ -173,26 +180,27 @@ func (j *Judge) judge(s *snapshot.Snapshot) {
 		f := &s.Interfaces[i]
 		r := j.ports[f.Port.Port]
 		if r == nil {
-			r = &reception{last: s.Now}
+			r = &reception{}
 			j.ports[f.Port.Port] = r
 		}
-		r.look, r.shown, r.frames = j.look, f, s.Other
+		r.look, r.shown, r.adverts = j.look, f, 0
 	}
 	addresses := 0
 	for i := range s.Instances {
 		x := &s.Instances[i]
 		addresses += len(x.Addresses)
 		if r := j.ports[x.Port]; r != nil {
-			r.frames += x.Received()
+			r.adverts += x.Received()
 		}
 	}
 	for port, r := range j.ports {
 		if r.look != j.look {
 			delete(j.ports, port)
-		} else if r.frames != r.seen {
-			r.seen, r.last = r.frames, s.Now
+		} else if r.adverts != r.seen {
+			r.seen, r.heard = r.adverts, max(r.heard, j.before)
 		}
 	}
+	j.before = s.Now
 	fresh := int64(conflictFresh) * int64(max(10, addresses)) / 10
 	for i := range s.Instances {
 		x := &s.Instances[i]
@@ -202,10 +210,35 @@ func (j *Judge) judge(s *snapshot.Snapshot) {
 			j.routers[x.Router.Router] = st
 		}
 		st.look = j.look
-		now := judgeInstance(s, x, j.ports[x.Port], fresh)
+		rx := j.ports[x.Port]
+		if rx != nil && rx.doubtful(x) && s.Now-rx.asked >= int64(deafAfter) {
+			j.ask(rx, s.Now)
+		}
+		now := judgeInstance(s, x, rx, fresh)
 		j.update(x, st, &now)
 	}
 	maps.DeleteFunc(j.routers, func(_ *engine.Router, st *state) bool { return st.look != j.look })
+}
+
+// doubtful reports whether an instance is master because another fell silent,
+// and nothing is known to have arrived since.
+func (r *reception) doubtful(i *snapshot.Instance) bool {
+	silent := i.State.Reason == control.ReasonMasterDown || i.State.Reason == control.ReasonFastDetect
+	return silent && i.State.State == control.Master && i.State.Lost != (engine.Addr{}) && r.heard < i.State.Since
+}
+
+// ask looks at all that an interface has received: not only adverts prove that
+// it receives.
+func (j *Judge) ask(r *reception, now int64) {
+	frames, err := j.Frames(r.shown.Ifindex)
+	if err != nil {
+		j.Log.Debug("cannot tell whether an interface receives", "iface", r.shown.Name, "err", err)
+		return
+	}
+	if frames != r.frames {
+		r.frames, r.heard = frames, max(r.heard, r.asked)
+	}
+	r.asked = now
 }
 
 // found is what one look at an instance finds.
@@ -270,10 +303,8 @@ func judgeInstance(s *snapshot.Snapshot, i *snapshot.Instance, rx *reception, fr
 			out.raise(s, Unheard, rival)
 		}
 	}
-	silent := i.State.Reason == control.ReasonMasterDown || i.State.Reason == control.ReasonFastDetect
-	if silent && i.State.Lost != (engine.Addr{}) && rx != nil && rx.shown.HasKernel &&
-		rx.last < since+int64(2*period) && s.Now-since > int64(deafAfter) {
-		out.raise(s, Deaf, &engine.Sighting{First: rx.last, Addr: i.State.Lost})
+	if rx != nil && rx.doubtful(i) && rx.asked-since > int64(deafAfter) {
+		out.raise(s, Deaf, &engine.Sighting{First: since, Addr: i.State.Lost})
 		out.alarms[Deaf].MAC = ""
 	}
 	return out

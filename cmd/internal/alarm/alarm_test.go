@@ -3,6 +3,7 @@
 package alarm
 
 import (
+	"errors"
 	"log/slog"
 	"net/netip"
 	"sync/atomic"
@@ -27,10 +28,19 @@ type bench struct {
 	s       snapshot.Snapshot
 	router  *engine.Router
 	trouble atomic.Pointer[snapshot.Trouble]
+	frames  map[int]uint64 // received, by ifindex; missing: it cannot be read
+	asked   []int
 }
 
 func newBench() *bench {
-	b := &bench{Judge: &Judge{Journal: journal.New(100), Log: slog.New(slog.DiscardHandler)}}
+	b := &bench{Judge: &Judge{Journal: journal.New(100), Log: slog.New(slog.DiscardHandler)}, frames: map[int]uint64{2: 70}}
+	b.Frames = func(ifindex int) (uint64, error) {
+		b.asked = append(b.asked, ifindex)
+		if n, ok := b.frames[ifindex]; ok {
+			return n, nil
+		}
+		return 0, errors.New("no such interface")
+	}
 	port := &engine.Port{Name: "eth0", Ifindex: 2}
 	b.router = engine.NewRouter(0, port, nil, engine.Spec{
 		Name: "A", Config: control.Config{VRID: 7, Version: 3, Priority: 100, Source: netip.MustParseAddr("192.0.2.1")},
@@ -41,7 +51,7 @@ func newBench() *bench {
 			Router: snapshot.Router{Router: b.router, Name: "A", Interval: time.Second, Trouble: &b.trouble},
 			State:  engine.State{State: control.Master, Since: 50 * second, Reason: control.ReasonStartup},
 		}},
-		Interfaces: []snapshot.Interface{{Port: snapshot.Port{Port: port}, HasKernel: true}},
+		Interfaces: []snapshot.Interface{{Port: snapshot.Port{Port: port}}},
 	}
 	return b
 }
@@ -120,25 +130,114 @@ func TestAlarms(t *testing.T) {
 	}
 }
 
-// A host that replaced a silent master and receives nothing is deaf; one frame
-// ends that.
+// takesOver makes an instance master because another fell silent, now.
+func (b *bench) takesOver(i *snapshot.Instance) {
+	b.s.Now++ // after the look before
+	i.State = engine.State{State: control.Master, Since: b.s.Now, Reason: control.ReasonMasterDown, Lost: addr("192.0.2.9")}
+}
+
+// A host that replaced a silent master and receives nothing is deaf, with a
+// program and without; one frame ends that, whatever it is.
 func TestDeaf(t *testing.T) {
+	for name, hear := range map[string]func(*bench){
+		"a frame":   func(b *bench) { b.frames[2]++ },
+		"an advert": func(b *bench) { b.router.Published.Received.Add(1) },
+	} {
+		b := newBench()
+		b.instance().State.State = control.Backup
+		assert.Empty(t, b.after(0), name)
+		b.frames[2] += 5
+		b.takesOver(b.instance())
+		assert.Empty(t, b.after(deafAfter/2), "too early to tell")
+		assert.Equal(t, []string{"deaf"}, b.after(deafAfter), name)
+		assert.Equal(t, []string{"deaf"}, b.after(time.Second), name)
+		hear(b)
+		assert.Empty(t, b.after(time.Second), name)
+		kinds := b.Journal.After(0)
+		require.Len(t, kinds, 2, name)
+		assert.Equal(t, []journal.Kind{journal.Alarm, journal.AlarmOver}, []journal.Kind{kinds[0].Kind, kinds[1].Kind})
+		_, raised := b.Active(b.router)
+		assert.Equal(t, uint64(1), raised)
+		b.asked = nil
+		assert.Empty(t, b.after(time.Minute))
+		assert.Empty(t, b.asked, "it hears: that is enough")
+	}
+}
+
+// What one interface receives says nothing about another.
+func TestOneOfTwoPortsIsDeaf(t *testing.T) {
+	b := newBench()
+	busy := &engine.Port{Name: "eth1", Ifindex: 3}
+	x := engine.NewRouter(1, busy, nil, engine.Spec{
+		Name: "B", Config: control.Config{VRID: 8, Version: 3, Priority: 100, Source: netip.MustParseAddr("198.51.100.1")},
+	})
+	b.s.Instances = append(b.s.Instances, snapshot.Instance{Router: snapshot.Router{Router: x, Name: "B", Trouble: &b.trouble}})
+	b.s.Interfaces = append(b.s.Interfaces, snapshot.Interface{Port: snapshot.Port{Port: busy}})
+	b.frames[3] = 9
+	for i := range b.s.Instances {
+		b.s.Instances[i].State.State = control.Backup
+	}
+	require.Empty(t, b.after(0))
+	assert.Empty(t, b.asked, "a backup that hears no more becomes master")
+	b.takesOver(&b.s.Instances[0])
+	b.takesOver(&b.s.Instances[1])
+	var got []string
+	for range 10 {
+		b.frames[3]++
+		b.s.Other += 100
+		got = b.after(period)
+		active, _ := b.Active(x)
+		assert.Empty(t, active)
+	}
+	assert.Equal(t, []string{"deaf"}, got)
+	assert.Equal(t, []int{2, 3, 2, 3, 2, 2}, b.asked, "and no more often than needed")
+}
+
+// With fast detection a master may be lost before the first look.
+func TestDeafFromTheStart(t *testing.T) {
+	b := newBench()
+	b.router.Published.Received.Add(1)
+	b.takesOver(b.instance())
+	assert.Empty(t, b.after(period))
+	assert.Equal(t, []string{"deaf"}, b.after(deafAfter))
+}
+
+// Another router of the interface may have had it asked just before.
+func TestFramesFromBeforeProveNothing(t *testing.T) {
+	b := newBench()
+	two := engine.NewRouter(1, b.router.Port, nil, engine.Spec{
+		Name: "B", Config: control.Config{VRID: 8, Version: 3, Priority: 100, Source: netip.MustParseAddr("192.0.2.1")},
+	})
+	b.s.Instances = append(b.s.Instances, snapshot.Instance{
+		Router: snapshot.Router{Router: two, Name: "B", Trouble: &b.trouble}, State: engine.State{State: control.Backup},
+	})
+	require.Empty(t, b.after(0))
+	b.takesOver(&b.s.Instances[0])
+	require.Empty(t, b.after(time.Millisecond))
+	b.frames[2]++ // the last one
+	b.s.Now += int64(period)
+	b.takesOver(&b.s.Instances[1])
+	deaf := func() bool {
+		active, _ := b.Active(two)
+		return len(active) == 1 && active[0].Kind == Deaf
+	}
+	assert.Empty(t, b.after(deafAfter), "the first has heard it")
+	assert.False(t, deaf())
+	assert.Empty(t, b.after(deafAfter))
+	assert.True(t, deaf())
+}
+
+// Nobody knows: that is no alarm.
+func TestDeafnessThatCannotBeTold(t *testing.T) {
 	b := newBench()
 	b.instance().State.State = control.Backup
-	b.s.Other = 7
-	assert.Empty(t, b.after(0))
-	b.instance().State = engine.State{
-		State: control.Master, Since: b.s.Now, Reason: control.ReasonMasterDown, Lost: addr("192.0.2.9"),
+	require.Empty(t, b.after(0))
+	delete(b.frames, 2)
+	b.takesOver(b.instance())
+	for range 10 {
+		assert.Empty(t, b.after(period))
 	}
-	assert.Empty(t, b.after(deafAfter/2), "too early to tell")
-	assert.Equal(t, []string{"deaf"}, b.after(deafAfter))
-	b.s.Other++
-	assert.Empty(t, b.after(time.Second))
-	kinds := b.Journal.After(0)
-	require.Len(t, kinds, 2)
-	assert.Equal(t, []journal.Kind{journal.Alarm, journal.AlarmOver}, []journal.Kind{kinds[0].Kind, kinds[1].Kind})
-	_, raised := b.Active(b.router)
-	assert.Equal(t, uint64(1), raised)
+	assert.NotEmpty(t, b.asked)
 }
 
 // What is known of a router goes with it.
@@ -156,5 +255,8 @@ func TestRoutersThatAreGone(t *testing.T) {
 func TestJudgingAllocatesNothing(t *testing.T) {
 	b := newBench()
 	b.judge(&b.s)
-	assert.Zero(t, testing.AllocsPerRun(100, func() { b.judge(&b.s) }))
+	b.Frames = func(int) (uint64, error) { return 7, nil }
+	judge := func() { b.s.Now += int64(period); b.judge(&b.s) }
+	assert.Zero(t, testing.AllocsPerRun(100, judge))
+	assert.Empty(t, b.asked, "there is no doubt")
 }

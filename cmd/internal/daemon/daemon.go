@@ -75,6 +75,7 @@ type Daemon struct {
 	writer   *journal.Writer
 	reader   *snapshot.Reader
 	judge    *alarm.Judge
+	counters vip.Counters // for judge
 	server   *api.Server
 	reloads  chan reloadRequest
 	inbox    inbox
@@ -97,7 +98,7 @@ func New(opts Options) (d *Daemon, err error) {
 	}
 	d.inbox.signal = make(chan struct{}, 1)
 	d.writer = &journal.Writer{Journal: d.journal, Log: d.log, Clock: clock.Now}
-	d.judge = &alarm.Judge{Reader: d.reader, Journal: d.journal, Log: d.log}
+	d.judge = &alarm.Judge{Reader: d.reader, Journal: d.journal, Log: d.log, Frames: d.counters.Received}
 	d.state = newReconciler(d)
 	d.state.inFile = findings{}.tell(opts.Findings, slog.New(slog.DiscardHandler))
 	defer func() {
@@ -323,6 +324,7 @@ func (d *Daemon) close() error {
 	if d.watcher != nil {
 		errs = append(errs, d.watcher.Close())
 	}
+	errs = append(errs, d.counters.Close())
 	if d.host != nil {
 		errs = append(errs, d.host.Close())
 	}

@@ -18,6 +18,7 @@ import (
 
 	"github.com/xvrrp/xvrrp/cmd/internal/engine"
 	"github.com/xvrrp/xvrrp/cmd/internal/transport"
+	"github.com/xvrrp/xvrrp/control/bfd"
 	"github.com/xvrrp/xvrrp/control/packet"
 	"github.com/xvrrp/xvrrp/control/plan"
 	"github.com/xvrrp/xvrrp/loader"
@@ -250,7 +251,11 @@ var xdpHolder = func(ifindex int) uint32 {
 func locals(p *plan.Port) []loader.Local {
 	var out []loader.Local
 	for _, l := range p.Locals {
-		out = append(out, loader.Local{Prefix: l.Prefix, Reflect: l.Reflect})
+		local := loader.Local{Prefix: l.Prefix}
+		if l.Reflect {
+			local.Discriminator = bfd.Discriminator(l.Prefix.Addr())
+		}
+		out = append(out, local)
 	}
 	return out
 }

@@ -24,6 +24,7 @@ import (
 	"github.com/xvrrp/xvrrp/cmd/internal/clock"
 	"github.com/xvrrp/xvrrp/cmd/internal/transport"
 	"github.com/xvrrp/xvrrp/control"
+	"github.com/xvrrp/xvrrp/control/bfd"
 	"github.com/xvrrp/xvrrp/control/config"
 	"github.com/xvrrp/xvrrp/control/packet"
 	"github.com/xvrrp/xvrrp/control/packet/packettest"
@@ -55,8 +56,10 @@ func TestPrograms(t *testing.T) {
 func TestLocals(t *testing.T) {
 	a, b := netip.MustParsePrefix("192.168.1.2/24"), netip.MustParsePrefix("fe80::1/64")
 	assert.Empty(t, locals(&plan.Port{}))
-	assert.Equal(t, []loader.Local{{Prefix: a, Reflect: true}, {Prefix: b}},
-		locals(&plan.Port{Locals: []plan.Local{{Prefix: a, Reflect: true}, {Prefix: b}}}))
+	c := netip.MustParsePrefix("fe80::2/64")
+	assert.Equal(t, []loader.Local{
+		{Prefix: a, Discriminator: 192<<24 | 168<<16 | 1<<8 | 2}, {Prefix: b}, {Prefix: c, Discriminator: bfd.Discriminator(c.Addr())},
+	}, locals(&plan.Port{Locals: []plan.Local{{Prefix: a, Reflect: true}, {Prefix: b}, {Prefix: c, Reflect: true}}}))
 }
 
 // site is an interface in a network namespace of its own, and the other end of

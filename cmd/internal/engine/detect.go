@@ -3,7 +3,6 @@
 package engine
 
 import (
-	"encoding/binary"
 	"net/netip"
 	"sync/atomic"
 	"time"
@@ -58,13 +57,6 @@ func NewSession(local uint32) *Session {
 // Current returns what the session is now, read as a whole.
 func (s *Session) Current() SessionState { return s.state.load() }
 
-// discriminator of the reflector at an address: the address itself. Nothing
-// else has to be told to peers.
-func discriminator(a netip.Addr) uint32 {
-	b := a.As4()
-	return binary.BigEndian.Uint32(b[:])
-}
-
 // follow joins a router to the session of its master, whose advert is ev.
 func (e *Engine) follow(r *Router, ev *loader.Event) {
 	want := &r.spec.FastDetect
@@ -88,7 +80,7 @@ func (e *Engine) follow(r *Router, ev *loader.Event) {
 			cfg = s.cfg // the fastest of its users is right for all
 		}
 	}
-	remote := discriminator(ev.Src)
+	remote := bfd.Discriminator(ev.Src)
 	if want.Echo {
 		remote = s.local
 	}

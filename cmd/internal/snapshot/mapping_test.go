@@ -4,6 +4,7 @@ package snapshot
 
 import (
 	"net/netip"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -64,12 +65,12 @@ func (wire) MAC(int) [6]byte          { return [6]byte{} }
 // running is an event loop that runs, with what it works on.
 type running struct {
 	*engine.Engine
-	t       *testing.T
+	t       testing.TB
 	kernel  *kernel
 	batches uint64
 }
 
-func newRunning(t *testing.T) *running {
+func newRunning(t testing.TB) *running {
 	fd, err := unix.Eventfd(0, unix.EFD_NONBLOCK|unix.EFD_CLOEXEC)
 	require.NoError(t, err)
 	e, err := engine.New(engine.Options{Lease: time.Second, Clock: clock.Now, Records: 1024, Facts: wire{}})
@@ -98,18 +99,23 @@ func (r *running) apply(b *engine.Batch) {
 // advert lets one arrive, and waits until it is judged.
 func (r *running) advert(to *engine.Router, src netip.Addr, priority uint8, addrs []byte) {
 	r.t.Helper()
+	r.arrive(to, src, priority, addrs)
+	r.apply(&engine.Batch{})
+}
+
+// arrive hands an advert to the loop, which judges it when it wakes next.
+func (r *running) arrive(to *engine.Router, src netip.Addr, priority uint8, addrs []byte) {
 	group := netip.MustParseAddr("224.0.0.18")
 	if src.Is6() {
 		group = netip.MustParseAddr("ff02::12")
 	}
 	a := packet.Advert{Version: 3, VRID: to.VRID, Priority: priority, Interval: 10 * time.Second, Addrs: addrs}
 	r.kernel.mu.Lock()
+	defer r.kernel.mu.Unlock()
 	r.kernel.events = append(r.kernel.events, loader.Event{
 		Router: to.ID, RxNs: clock.Now(), Src: src, Dst: group, MAC: [6]byte{2, 0, 0, 0, 0, 9}, Reason: loader.ReasonEvent,
 		Payload: packet.Append(nil, &a, src, group),
 	})
-	r.kernel.mu.Unlock()
-	r.apply(&engine.Batch{})
 }
 
 // recorded is what the kernel recorded of one port.
@@ -229,4 +235,58 @@ func TestWhoIsShownWhere(t *testing.T) {
 		assert.Equal(t, uint64(n)+1, i.Liveness.Count, "of its own id")
 	}
 	assert.Equal(t, uint64(2+5), s.Instances[4].Received(), "two, and what the kernel kept")
+}
+
+// watching returns a reader of n interfaces with an open session each.
+func watching(t testing.TB, n int) *Reader {
+	t.Helper()
+	r := newRunning(t)
+	own, peer, addrs := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.9"), []byte{10, 0, 0, 1}
+	src := &Sources{}
+	table := &engine.Table{Kernels: []engine.Kernel{r.kernel}, Rings: []engine.Receiver{r.kernel}, Prober: wire{}}
+	for i := range n {
+		p := &engine.Port{Name: "eth" + strconv.Itoa(i), Ifindex: 10 + i, Kernel: r.kernel, Sender: wire{}, MAC: [6]byte{2}}
+		x := engine.NewRouter(loader.RouterID(i), p, nil, engine.Spec{
+			Name: "R", FastDetect: engine.FastDetect{Enabled: true, Interval: time.Hour, Multiplier: 3},
+			Config: control.Config{
+				VRID: 1, Version: 3, Priority: 100, Interval: 10 * time.Second, DownAdverts: 3, Source: own, Addrs: addrs,
+			},
+		})
+		table.Ports, table.Routers = append(table.Ports, p), append(table.Routers, x)
+		table.Sessions = append(table.Sessions, engine.NewSession(uint32(i)+1))
+		src.Ports = append(src.Ports, Port{Port: p, Records: recorded{}})
+		src.Routers = append(src.Routers, Router{Router: x, Records: recorded{}})
+	}
+	src.Sessions = table.Sessions
+	r.apply(&engine.Batch{Start: table.Routers, Table: table})
+	for _, x := range table.Routers {
+		r.arrive(x, peer, 200, addrs)
+	}
+	r.apply(&engine.Batch{})
+	reader := &Reader{Clock: clock.Now}
+	reader.Set(src)
+	return reader
+}
+
+// What is read five times a second is read into memory that is there.
+func TestBriefAllocatesNothing(t *testing.T) {
+	r := watching(t, 2)
+	var s Snapshot
+	assert.Zero(t, testing.AllocsPerRun(100, func() { r.Brief(&s) }))
+	require.Len(t, s.Interfaces, 2)
+	for i := range s.Interfaces {
+		f := &s.Interfaces[i]
+		require.Len(t, f.Sessions, 1, "not those of looks before")
+		assert.Equal(t, uint32(i)+1, f.Sessions[0].Local)
+	}
+}
+
+func BenchmarkBrief(b *testing.B) {
+	r := watching(b, 1000)
+	var s Snapshot
+	b.ReportAllocs()
+	for b.Loop() {
+		r.Brief(&s)
+	}
+	require.Len(b, s.Interfaces[999].Sessions, 1)
 }

@@ -8,6 +8,7 @@ package snapshot
 import (
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -96,6 +97,8 @@ type Snapshot struct {
 	// Other counts the frames that are not VRRP, of all interfaces with a
 	// program together.
 	Other uint64
+
+	at map[int]int // position of an interface in Interfaces, by ifindex
 }
 
 // Instance is a virtual router.
@@ -141,16 +144,18 @@ func (r *Reader) Take() (s Snapshot) {
 	for i := range r.sources.Ports {
 		s.Interfaces = append(s.Interfaces, r.sources.port(&r.sources.Ports[i], s.Now))
 	}
+	r.sources.sessions(&s)
 	s.Other = r.sources.other()
 	return s
 }
 
 // Brief reads what alarms are judged by, several times a second, into the memory
-// of the snapshot before: states, numbers of adverts, and sessions.
+// of the snapshot before: states, numbers of adverts, and sessions. Its time grows
+// with each of them, not with their product.
 func (r *Reader) Brief(s *Snapshot) {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	*s = Snapshot{Now: r.Clock(), Instances: s.Instances[:0], Interfaces: s.Interfaces[:0]}
+	*s = Snapshot{Now: r.Clock(), Instances: s.Instances[:0], Interfaces: s.Interfaces[:0], at: s.at}
 	if r.sources == nil {
 		return
 	}
@@ -161,14 +166,13 @@ func (r *Reader) Brief(s *Snapshot) {
 		}
 		s.Instances = append(s.Instances, i)
 	}
-	for _, p := range r.sources.Ports {
-		f := Interface{Port: p, HasKernel: p.Records != nil}
-		if f.HasKernel {
-			f.Sessions = r.sources.sessions(&p)
-		}
-		s.Interfaces = append(s.Interfaces, f)
+	n := len(r.sources.Ports)
+	s.Interfaces = slices.Grow(s.Interfaces, n)[:n]
+	for i, p := range r.sources.Ports {
+		f := &s.Interfaces[i]
+		*f = Interface{Port: p, HasKernel: p.Records != nil, Sessions: f.Sessions[:0]}
 	}
-	s.Other = r.sources.other()
+	r.sources.sessions(s)
 }
 
 // other asks one port for the traffic that is not for us: all have the same.
@@ -216,27 +220,36 @@ func (src *Sources) port(p *Port, now int64) Interface {
 	}
 	f.Lease = p.Records.Lease()
 	f.LeaseHeld = f.Lease.UntilNs > now
-	f.Sessions = src.sessions(p)
 	return f
 }
 
-// sessions returns those on a port.
-func (src *Sources) sessions(p *Port) (out []Session) {
-	for _, s := range src.Sessions {
-		state := s.Current()
-		if int(state.Ifindex) != p.Ifindex || state.Peer == (engine.Addr{}) {
+// sessions adds each session to the interface that it is on.
+func (src *Sources) sessions(s *Snapshot) {
+	if s.at == nil {
+		s.at = make(map[int]int, len(s.Interfaces))
+	}
+	clear(s.at)
+	for i := range s.Interfaces {
+		if f := &s.Interfaces[i]; f.HasKernel {
+			s.at[f.Ifindex] = i
+		}
+	}
+	for _, from := range src.Sessions {
+		state := from.Current()
+		i, ok := s.at[int(state.Ifindex)]
+		if !ok || state.Peer == (engine.Addr{}) {
 			continue
 		}
+		f := &s.Interfaces[i]
 		x := Session{
-			SessionState: state, Sent: s.Sent.Load(), Unsent: s.Unsent.Load(),
-			Replies: p.Records.Answer(state.Local).Replies,
+			SessionState: state, Sent: from.Sent.Load(), Unsent: from.Unsent.Load(),
+			Replies: f.Records.Answer(state.Local).Replies,
 		}
 		for v := range x.Verdicts {
-			x.Verdicts[v] = s.Verdicts[v].Load()
+			x.Verdicts[v] = from.Verdicts[v].Load()
 		}
-		out = append(out, x)
+		f.Sessions = append(f.Sessions, x)
 	}
-	return out
 }
 
 // Received returns the adverts that the loop judged and the repetitions that
