@@ -78,7 +78,8 @@ type host struct {
 	noPins    error
 	lifted    int
 	dropped   int
-	unused    []string // interfaces with something of a daemon that runs no more, or of another
+	keeps     map[int]bool // interfaces whose programs were not to go
+	unused    []string     // interfaces with something of a daemon that runs no more, or of another
 	firewall  map[string][]netip.Addr
 	sets      map[*vip.Set]vip.Spec
 	leftovers []vip.Address     // that were removed
@@ -299,8 +300,9 @@ func (h *host) ClosePort(p *dataplane.Port) error {
 func (h *host) Kernel() *loader.Collection { return nil }
 func (h *host) LiftFences()                { h.lifted++ }
 
-func (h *host) DropUnused(removable func(string) bool) {
+func (h *host) DropUnused(keep map[int]bool, removable func(string) bool) {
 	h.dropped++
+	h.keeps = maps.Clone(keep)
 	h.unused = slices.DeleteFunc(h.unused, removable)
 }
 

@@ -90,7 +90,7 @@ type reconciler struct {
 	failed   map[string]bool // steps that failed, and were logged
 	retry    time.Duration   // until failed steps are tried again; 0: none failed
 	unpinned bool            // pins are gone, and cannot be made again
-	tidy     bool            // what a predecessor left and nobody uses is gone
+	kept     map[int]bool    // wanted interfaces that keep what a predecessor left, see tidy; nil: before the first round
 	tried    time.Time       // when retryPrograms looked last
 
 	displaced map[plan.PortKey]fight
@@ -484,10 +484,7 @@ func (r *reconciler) reconcile(want *plan.State) error {
 		r.retry = 0
 	}
 	r.liftFences()
-	if len(errs) == 0 && !r.tidy {
-		r.tidy = true
-		r.plane.DropUnused(r.removable)
-	}
+	r.tidy(want)
 	r.commit(&w)
 	r.comeBack()
 	return errors.Join(errs...)
@@ -511,6 +508,28 @@ func (r *reconciler) isOpen(ifindex int) bool {
 		}
 	}
 	return false
+}
+
+// tidy takes off what a predecessor left and nobody uses, in the first round. What
+// is on an interface that is wanted and could not be opened stays, since its port
+// will take it over, until that is open or no longer wanted.
+func (r *reconciler) tidy(want *plan.State) {
+	waits := map[int]bool{}
+	for key := range want.Ports {
+		if r.ports[key] == nil {
+			waits[key.Ifindex] = true
+		}
+	}
+	if r.kept == nil {
+		r.kept = waits
+	} else {
+		before := len(r.kept)
+		maps.DeleteFunc(r.kept, func(ifindex int, _ bool) bool { return !waits[ifindex] })
+		if len(r.kept) == before {
+			return
+		}
+	}
+	r.plane.DropUnused(r.kept, r.removable)
 }
 
 // liftFences forgets the masters that a predecessor's fences were closed for,

@@ -537,17 +537,43 @@ func TestUnusedProgramsAreDropped(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		b := newBench(t, confA+confB, eth0, eth1)
 		b.unused, b.foreign["lan0"] = []string{"lan0", "lan1"}, true
-		b.fail = fails(errTest, "open eth1")
 		b.start()
-		assert.Zero(t, b.dropped)
-		b.fail = fails(nil)
-		b.after(firstRetry)
 		assert.Equal(t, 1, b.dropped)
+		assert.Empty(t, b.keeps)
 		assert.Equal(t, []string{"lan0"}, b.unused)
+		b.fail = fails(errTest, "open eth1")
+		b.r.inbox.interfaceGone(eth1.Index)
+		b.after(longestRetry)
 		b.changes(confA)
 		require.NoError(t, b.leaves())
-		assert.Equal(t, 1, b.dropped)
+		assert.Equal(t, 1, b.dropped, "once")
 	})
+	// What is on an interface that cannot be opened may be taken over later.
+	for name, opened := range map[string]bool{"opened": true, "no longer wanted": false} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				b := newBench(t, confA+confB, eth0, eth1)
+				b.unused = []string{"lan1"}
+				b.fail = fails(errTest, "open eth1")
+				b.start()
+				assert.Equal(t, 1, b.dropped)
+				assert.Equal(t, map[int]bool{eth1.Index: true}, b.keeps)
+				assert.Empty(t, b.unused)
+				b.after(longestRetry)
+				assert.Equal(t, 1, b.dropped, "nothing is new")
+				if opened {
+					b.fail = fails(nil)
+					b.after(longestRetry)
+				} else {
+					b.changes(confA)
+				}
+				assert.Equal(t, 2, b.dropped)
+				assert.Empty(t, b.keeps)
+				require.NoError(t, b.leaves())
+				assert.Equal(t, 2, b.dropped)
+			})
+		})
+	}
 }
 
 // An interface that was renamed is another port, which is opened when the old
