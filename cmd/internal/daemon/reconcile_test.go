@@ -3,11 +3,13 @@
 package daemon
 
 import (
+	"context"
 	"io/fs"
 	"maps"
 	"net/netip"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -973,6 +975,38 @@ func TestFirewallIsPutBack(t *testing.T) {
 		b.fail = fails(nil)
 		b.after(longestRetry)
 		assert.Equal(t, want, b.firewall)
+		require.NoError(t, b.leaves())
+	})
+}
+
+// What ends the watch of the firewall may pass. What happened meanwhile is looked
+// for.
+func TestFirewallIsWatchedAgain(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		b := newBench(t, instance("A", "eth0", 51, 100, "10.0.0.100/24", "no_accept"), eth0).start()
+		ctx, stop := context.WithCancel(t.Context())
+		defer stop()
+		ended := make(chan error, 1)
+		var starts atomic.Int32
+		go func() {
+			ended <- b.r.watchFirewall(ctx, func(ctx context.Context, changed func()) error {
+				if starts.Add(1) <= 2 {
+					return errTest
+				}
+				changed()
+				<-ctx.Done()
+				return ctx.Err()
+			})
+		}()
+		synctest.Wait()
+		assert.Equal(t, int32(1), starts.Load())
+		clear(b.firewall)
+		b.after(longestRetry)
+		assert.Equal(t, int32(3), starts.Load())
+		assert.Contains(t, b.firewall, "eth0")
+		assert.Equal(t, 1, b.logged("cannot watch the firewall"), "told once")
+		stop()
+		require.NoError(t, <-ended)
 		require.NoError(t, b.leaves())
 	})
 }
