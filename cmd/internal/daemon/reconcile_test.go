@@ -979,6 +979,77 @@ func TestFirewallIsPutBack(t *testing.T) {
 	})
 }
 
+// Whoever keeps removing a table is not raced, and that is shown. The tables of
+// other interfaces do not wait for that.
+func TestFirewallIsRemovedAgainAndAgain(t *testing.T) {
+	const often = 10 * time.Millisecond
+	conf := instance("A", "eth0", 51, 100, "10.0.0.100/24", "no_accept") + instance("B", "eth1", 52, 100, "10.1.0.100/24", "no_accept")
+	start := func(t *testing.T) (b *bench, flush func(string), repairs func(time.Duration) int) {
+		b = newBench(t, conf, eth0, eth1).start()
+		flush = func(name string) {
+			delete(b.firewall, name)
+			b.r.inbox.firewallChanged()
+			synctest.Wait()
+		}
+		repairs = func(during time.Duration) int {
+			before := b.written["eth0"]
+			for range during / often {
+				flush("eth0")
+				b.after(often)
+			}
+			return b.written["eth0"] - before
+		}
+		return b, flush, repairs
+	}
+	bubble(t, func(t *testing.T) {
+		b, flush, repairs := start(t)
+		unguarded := func(name string) *snapshot.Trouble { return b.status()[name].Unguarded }
+		assert.Nil(t, unguarded("A"))
+		flush("eth0")
+		assert.Contains(t, b.firewall, "eth0", "at once")
+		require.NotNil(t, unguarded("A"))
+		assert.Equal(t, []string{"10.0.0.100/24"}, unguarded("A").Removed)
+		assert.Nil(t, unguarded("B"))
+		assert.Equal(t, 4, repairs(8*often), "then it waits")
+		n := repairs(10 * time.Second)
+		assert.Greater(t, n, 4)
+		assert.Less(t, n, 8)
+
+		flush("eth0")
+		assert.NotContains(t, b.firewall, "eth0", "it waits")
+		flush("eth1")
+		assert.Contains(t, b.firewall, "eth1", "the other does not")
+		b.changes(conf + instance("C", "eth1", 53, 100, "10.1.0.101/24"))
+		assert.Contains(t, b.status(), "C", "nor does a reload")
+		assert.NotContains(t, b.firewall, "eth0")
+		b.after(5 * time.Second)
+		assert.Contains(t, b.firewall, "eth0", "it comes by itself")
+		assert.NotNil(t, unguarded("A"))
+		b.after(vip.Stay)
+		assert.Nil(t, unguarded("A"), "it has stayed")
+		assert.Nil(t, unguarded("B"))
+		flush("eth0")
+		assert.Contains(t, b.firewall, "eth0", "at once, after a time of peace")
+		b.changes(confA + confB)
+		assert.Nil(t, unguarded("A"), "there is no table any more")
+		require.NoError(t, b.leaves())
+	})
+	// It comes also while routers leave.
+	bubble(t, func(t *testing.T) {
+		b, flush, repairs := start(t)
+		repairs(8 * often)
+		b.slow = func(*engine.Router) bool { return true }
+		b.stop()
+		synctest.Wait()
+		flush("eth0")
+		require.NotContains(t, b.firewall, "eth0")
+		b.after(time.Second)
+		assert.Contains(t, b.firewall, "eth0")
+		b.retire()
+		require.NoError(t, <-b.end)
+	})
+}
+
 // What ends the watch of the firewall may pass. What happened meanwhile is looked
 // for.
 func TestFirewallIsWatchedAgain(t *testing.T) {
