@@ -389,8 +389,9 @@ func (c *Collection) unlinkEgress(p *port) error {
 }
 
 // DropUnused takes off what a predecessor attached to interfaces that this
-// Collection is not attached to. Its maps speak for nobody any more.
-func (c *Collection) DropUnused() error {
+// Collection is not attached to, but for those to keep. Its maps speak for nobody
+// any more.
+func (c *Collection) DropUnused(keep map[int]bool) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	used := map[string]bool{}
@@ -401,6 +402,12 @@ func (c *Collection) DropUnused() error {
 		if p.egress != nil || p.pending {
 			used[egressPin(p.ifindex)] = true
 		}
+	}
+	for ifindex := range keep {
+		for _, mode := range []Mode{ModeNative, ModeGeneric, ModeTCX} {
+			used[linkPin(mode, ifindex)] = true
+		}
+		used[egressPin(ifindex)] = true
 	}
 	var errs []error
 	for name := range c.pins.names {

@@ -58,12 +58,16 @@ func reclaim(root string) error {
 }
 
 // DropDead takes off what daemons attached that have ended, for one that needs
-// no programs. dir is the folder that it would have, see PinDir.
-func DropDead(dir string) error {
+// no programs. dir is the folder that it would have, see PinDir. A folder with
+// something on an interface to keep stays whole: its links work with its maps.
+func DropDead(dir string, keep map[int]bool) error {
+	goes := func(p pins) bool {
+		return p.ended() && !slices.ContainsFunc(p.links(), func(path string) bool { return keep[pinnedOn(path)] })
+	}
 	dirs, _ := filepath.Glob(dir + beside + "*")
 	var errs []error
 	for _, dir := range append(dirs, dir) {
-		errs = append(errs, reclaimFolder(dir, pins.ended))
+		errs = append(errs, reclaimFolder(dir, goes))
 	}
 	return errors.Join(errs...)
 }

@@ -485,8 +485,8 @@ func (h *Host) setState(o *object, st state) {
 const (
 	// freeRepairs is how often in succession an address is put back at once.
 	freeRepairs = 5
-	// stay is how long it must stay then to count as undisturbed.
-	stay      = 10 * time.Second
+	// Stay is how long it must stay then to count as undisturbed.
+	Stay      = 10 * time.Second
 	lookAgain = 500 * time.Millisecond
 	lookHeld  = 10 * time.Millisecond // at an event loop, or a set, that is held up
 	// lookOrdered is for a loop that has ordered, and is about to be done.
@@ -498,6 +498,15 @@ const (
 // backoff returns the delay before attempt n, counted from 0.
 func backoff(n int) int64 {
 	return int64(min(lastDelay, firstDelay<<min(n, 10)))
+}
+
+// RepairPause returns the pause before the nth repair in succession, counted from
+// 1, of what something else keeps removing.
+func RepairPause(n int) time.Duration {
+	if n <= freeRepairs {
+		return 0
+	}
+	return time.Duration(backoff(n - freeRepairs - 1))
 }
 
 // verify compares the addresses of interfaces that lost one with what is owned
@@ -516,10 +525,10 @@ func (h *Host) verify() {
 			}
 			o.removed = true
 			o.lostAt = now
-			if o.repairs >= freeRepairs {
-				o.notBefore = now + backoff(o.repairs-freeRepairs)
-			}
 			o.repairs++
+			if pause := RepairPause(o.repairs); pause > 0 {
+				o.notBefore = now + int64(pause)
+			}
 		}
 	}
 }
@@ -794,7 +803,7 @@ func (h *Host) trouble(s *Set) (failed []AddressError, removed []Address) {
 			failed = append(failed, AddressError{o.Address, o.err})
 		}
 		if o.removed && o.state == present {
-			if until := o.lostAt + int64(stay); until > h.now() {
+			if until := o.lostAt + int64(Stay); until > h.now() {
 				h.wakeSet(s, until)
 				h.watch(o)
 			} else {

@@ -300,7 +300,7 @@ func TestRemovedByOthers(t *testing.T) {
 	}
 	assert.Equal(t, []int64{100, 200, 400, 800, 1600, 3200, 5000, 5000}, delays)
 	assert.Empty(t, b.take())
-	b.until(b.clock + int64(stay) + second)
+	b.until(b.clock + int64(Stay) + second)
 	reports = b.take()
 	require.Len(t, reports, 1)
 	assert.Empty(t, reports[0].Removed, "it has stayed")

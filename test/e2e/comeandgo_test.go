@@ -195,9 +195,20 @@ func TestRemovedByOthers(t *testing.T) {
 	require.Contains(t, table, vip)
 	n.Run("nft", "flush", "ruleset")
 	s.Eventually("the firewall is put back", 5*time.Second, func() bool { return n.Run("nft", "list", "ruleset") == table })
-	assert.Contains(t, daemon.Output(), "another program removed our firewall entries")
+	restored := func() int { return strings.Count(daemon.Output(), "another program removed our firewall entries") }
+	assert.Equal(t, 1, restored())
+	s.Eventually("that is an alarm", 5*time.Second, func() bool { return instances(t, n)["A"].alarm("firewall_removed") })
 
-	// A manager that keeps removing it.
+	// A manager that keeps flushing.
+	flusher := n.Start("sh", "-c", "while :; do nft flush ruleset; done")
+	s.Eventually("the repairs slow down", 15*time.Second, func() bool { return restored() >= 8 })
+	sent, repairs := instances(t, n)["A"].Counters.Sent, restored()
+	s.Eventually("two seconds of adverts pass", 10*time.Second, func() bool { return instances(t, n)["A"].Counters.Sent >= sent+20 })
+	assert.LessOrEqual(t, restored()-repairs, 10, "it is backed off")
+	flusher.Kill()
+	s.Eventually("the firewall is put back in the end", 10*time.Second, func() bool { return n.Run("nft", "list", "ruleset") == table })
+
+	// A manager that keeps removing an address.
 	monitor := n.Start("ip", "-o", "monitor", "address")
 	remover := n.Start("sh", "-c", "while :; do ip address del "+vip+"/24 dev ens33 2>/dev/null; done")
 	added := func() int {
@@ -210,7 +221,7 @@ func TestRemovedByOthers(t *testing.T) {
 		return count
 	}
 	s.Eventually("the repairs slow down", 15*time.Second, func() bool { return added() >= 8 })
-	sent, repairs := instances(t, n)["A"].Counters.Sent, added()
+	sent, repairs = instances(t, n)["A"].Counters.Sent, added()
 	s.Eventually("two seconds of adverts pass", 10*time.Second, func() bool { return instances(t, n)["A"].Counters.Sent >= sent+20 })
 	assert.LessOrEqual(t, added()-repairs, 10, "it is backed off")
 	remover.Kill()

@@ -58,6 +58,8 @@ const (
 	Unanswered
 	// Removed: something else removes our addresses.
 	Removed
+	// Unguarded: something else removes the firewall entries of our addresses.
+	Unguarded
 	// Failed: the kernel refuses addresses.
 	Failed
 	kinds
@@ -65,7 +67,7 @@ const (
 
 var names = [kinds]string{
 	"vip_conflict", "other_master", "unheard", "deaf", "address_list", "vrid_collision", "duplicate_source",
-	"fast_detect_unanswered", "vip_removed", "vip_failed",
+	"fast_detect_unanswered", "vip_removed", "firewall_removed", "vip_failed",
 }
 
 var texts = [kinds]string{
@@ -78,6 +80,7 @@ var texts = [kinds]string{
 	"another host sends adverts from our address: a copied mcast_src_ip, or a cloned host",
 	"probes are not answered: the peer has no reflector, its answers are lost, or UDP port 7784 is filtered; the RFC's timer decides",
 	"something else removes an address that this host serves; it is put back, later and later",
+	"something else removes the firewall entries of an address with no_accept; they are put back, later and later",
 	"the kernel refuses an address that this host should serve",
 }
 
@@ -252,6 +255,14 @@ func (f *found) raise(s *snapshot.Snapshot, k Kind, seen *engine.Sighting) {
 	f.alarms[k] = Active{Kind: k, Address: seen.Addr.String(), MAC: snapshot.MAC(seen.MAC), Since: s.Wall(seen.First)}
 }
 
+// raiseList raises an alarm about addresses, if there are any.
+func (f *found) raiseList(s *snapshot.Snapshot, k Kind, addresses []string, since int64) {
+	if len(addresses) > 0 {
+		f.active[k] = true
+		f.alarms[k] = Active{Kind: k, Address: strings.Join(addresses, ", "), Since: s.Wall(since)}
+	}
+}
+
 // misfits are what a router does that does not fit our configuration.
 var misfits = []struct {
 	seen engine.SightingKind
@@ -282,12 +293,11 @@ func judgeInstance(s *snapshot.Snapshot, i *snapshot.Instance, rx *reception, fr
 		}
 	}
 	if trouble := i.Trouble.Load(); trouble != nil {
-		for k, list := range map[Kind][]string{Removed: trouble.Removed, Failed: trouble.Failed} {
-			if len(list) > 0 {
-				out.active[k] = true
-				out.alarms[k] = Active{Kind: k, Address: strings.Join(list, ", "), Since: s.Wall(trouble.Since)}
-			}
-		}
+		out.raiseList(s, Removed, trouble.Removed, trouble.Since)
+		out.raiseList(s, Failed, trouble.Failed, trouble.Since)
+	}
+	if i.Unguarded != nil {
+		out.raiseList(s, Unguarded, i.Unguarded.Removed, i.Unguarded.Since)
 	}
 	since := i.State.Since
 	if i.State.State != control.Master || s.Now-since <= int64(settle) {

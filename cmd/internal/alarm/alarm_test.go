@@ -120,6 +120,9 @@ func TestAlarms(t *testing.T) {
 		"addresses": {func(b *bench) {
 			b.trouble.Store(&snapshot.Trouble{Removed: []string{"10.0.0.1/24"}, Failed: []string{"10.0.0.2/24: no"}})
 		}, []string{"vip_removed", "vip_failed"}},
+		"firewall entries": {func(b *bench) {
+			b.instance().Unguarded = &snapshot.Trouble{Since: 99 * second, Removed: []string{"10.0.0.1/24"}}
+		}, []string{"firewall_removed"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := newBench()

@@ -240,7 +240,7 @@ func (d *Daemon) Run(ctx context.Context, ready func()) error {
 	// loop: it would stretch the start to several times its length.
 	onceStarted(func(ctx context.Context) error { return schedule.Keep(ctx, d.log) })
 	helpers.Go(func() error { return d.judge.Run(work) })
-	helpers.Go(func() error { return d.watchFirewall(work) })
+	helpers.Go(func() error { return d.watchFirewall(work, vip.WatchFirewall) })
 	helpers.Go(func() error { return d.releaser.Run(work) })
 
 	owning, stopOwning := context.WithCancel(background)
@@ -306,13 +306,30 @@ func realtimeOptions(p *config.Process) realtime.Options {
 	}
 }
 
-// watchFirewall has the firewall looked at when somebody changes the ruleset.
-func (d *Daemon) watchFirewall(ctx context.Context) error {
-	err := vip.WatchFirewall(ctx, d.inbox.firewallChanged)
-	if err != nil && ctx.Err() == nil {
-		d.log.Warn("cannot watch the firewall: changes by other programs go unnoticed", "err", err)
+// watchFirewall has the firewall looked at when somebody changes the ruleset, and
+// at each start of watch: until then, changes went unnoticed. What ended watch
+// may pass, and nobody tells when.
+func (d *Daemon) watchFirewall(ctx context.Context, watch func(context.Context, func()) error) error {
+	told := ""
+	for pause := firstRetry; ; pause = min(2*pause, longestRetry) {
+		began := time.Now()
+		err := watch(ctx, d.inbox.firewallChanged)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if time.Since(began) > longestRetry { // it worked
+			pause, told = firstRetry, ""
+		}
+		if text := fmt.Sprint(err); text != told {
+			d.log.Warn("cannot watch the firewall: changes by other programs go unnoticed until that works", "err", err)
+			told = text
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return nil
+		}
 	}
-	return nil
 }
 
 // close gives back what New took.

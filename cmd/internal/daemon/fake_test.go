@@ -78,8 +78,10 @@ type host struct {
 	noPins    error
 	lifted    int
 	dropped   int
-	unused    []string // interfaces with something of a daemon that runs no more, or of another
+	keeps     map[int]bool // interfaces whose programs were not to go
+	unused    []string     // interfaces with something of a daemon that runs no more, or of another
 	firewall  map[string][]netip.Addr
+	written   map[string]int // tables, by interface: how often
 	sets      map[*vip.Set]vip.Spec
 	leftovers []vip.Address     // that were removed
 	unfenced  []release.Address // for the releaser
@@ -105,7 +107,7 @@ func newHost(t *testing.T, links ...plan.Link) *host {
 	return &host{
 		t: t, since: time.Now(), facts: plan.NewFacts(links), changed: make(chan struct{}, 1),
 		owned: map[*vip.Set]bool{}, at: map[string][]time.Duration{}, fail: func(string) error { return nil },
-		ports: map[*dataplane.Port]*fakePort{}, firewall: map[string][]netip.Addr{}, sets: map[*vip.Set]vip.Spec{},
+		ports: map[*dataplane.Port]*fakePort{}, firewall: map[string][]netip.Addr{}, written: map[string]int{}, sets: map[*vip.Set]vip.Spec{},
 		slow: func(*engine.Router) bool { return false }, table: &engine.Table{}, specs: map[*engine.Router]engine.Spec{},
 		leaving: map[*engine.Router]bool{}, retired: map[*engine.Router]bool{}, locks: map[string]bool{}, foreign: map[string]bool{},
 	}
@@ -299,8 +301,9 @@ func (h *host) ClosePort(p *dataplane.Port) error {
 func (h *host) Kernel() *loader.Collection { return nil }
 func (h *host) LiftFences()                { h.lifted++ }
 
-func (h *host) DropUnused(removable func(string) bool) {
+func (h *host) DropUnused(keep map[int]bool, removable func(string) bool) {
 	h.dropped++
+	h.keeps = maps.Clone(keep)
 	h.unused = slices.DeleteFunc(h.unused, removable)
 }
 
@@ -356,6 +359,7 @@ func (h *host) Firewall(want map[string][]netip.Addr, removable func(string) boo
 	for name, list := range want {
 		if !slices.Equal(h.firewall[name], list) {
 			h.firewall[name] = list
+			h.written[name]++
 			written = append(written, name)
 		}
 	}

@@ -34,7 +34,7 @@ type plane interface {
 	ClosePort(*dataplane.Port) error
 	Kernel() *loader.Collection
 	LiftFences()
-	DropUnused(removable func(ifname string) bool)
+	DropUnused(keep map[int]bool, removable func(ifname string) bool)
 	KeepPins() (made bool, err error)
 	Close() error
 }

@@ -90,10 +90,11 @@ type reconciler struct {
 	failed   map[string]bool // steps that failed, and were logged
 	retry    time.Duration   // until failed steps are tried again; 0: none failed
 	unpinned bool            // pins are gone, and cannot be made again
-	tidy     bool            // what a predecessor left and nobody uses is gone
+	kept     map[int]bool    // wanted interfaces that keep what a predecessor left, see tidy; nil: before the first round
 	tried    time.Time       // when retryPrograms looked last
 
 	displaced map[plan.PortKey]fight
+	removed   map[string]removal // firewall tables, by interface, that something else removed lately
 
 	sets sync.Map // *vip.Set to *running, for reported
 }
@@ -107,7 +108,7 @@ func newReconciler(d *Daemon) *reconciler {
 		}},
 		broken: map[plan.PortKey]string{}, gone: map[int]bool{}, ports: map[plan.PortKey]*dataplane.Port{},
 		routers: map[plan.Identity]*running{}, leaving: map[*engine.Router]*running{},
-		locks: map[string]lock{}, failed: map[string]bool{}, displaced: map[plan.PortKey]fight{},
+		locks: map[string]lock{}, failed: map[string]bool{}, displaced: map[plan.PortKey]fight{}, removed: map[string]removal{},
 		// Any but 0; peers that met a predecessor's sessions see others.
 		local: rand.Uint32()<<16 | 1<<31,
 	}
@@ -172,6 +173,8 @@ func (r *reconciler) run(ctx context.Context, ready func()) error {
 	ready()
 	retry := time.NewTimer(r.retryIn())
 	defer retry.Stop()
+	repair := time.NewTimer(r.repairIn())
+	defer repair.Stop()
 	path := time.NewTicker(pathCheck)
 	defer path.Stop()
 	for {
@@ -188,6 +191,7 @@ func (r *reconciler) run(ctx context.Context, ready func()) error {
 		case <-r.links.Changed():
 		case <-retry.C:
 			r.retry = min(2*r.retry, longestRetry) // if it fails again
+		case <-repair.C:
 		case <-r.inbox.signal:
 			r.collect()
 		case q := <-r.reloads:
@@ -202,6 +206,7 @@ func (r *reconciler) run(ctx context.Context, ready func()) error {
 		_ = r.reconcile(want) // what failed was logged, and is tried again
 		r.updateLocks()
 		retry.Reset(r.retryIn())
+		repair.Reset(r.repairIn())
 	}
 }
 
@@ -367,6 +372,7 @@ func (r *reconciler) leave() error {
 		}
 		select {
 		case <-again:
+		case <-time.After(r.repairIn()):
 		case <-r.inbox.signal:
 			r.collect()
 		case <-limit.C:
@@ -440,6 +446,7 @@ type work struct {
 	ids     map[plan.Identity]loader.RouterID   // of those whose port is open
 	batch   engine.Batch
 	changed bool // the table is another
+	news    bool // for snapshots
 	sets    []vip.Change
 	closing []*dataplane.Port
 }
@@ -476,7 +483,7 @@ func (r *reconciler) reconcile(want *plan.State) error {
 		}
 		r.have.Apply(s)
 	}
-	if err := r.restoreFirewall(); err != nil {
+	if err := r.restoreFirewall(&w); err != nil {
 		fail(err)
 	}
 	r.failed = failed
@@ -484,10 +491,7 @@ func (r *reconciler) reconcile(want *plan.State) error {
 		r.retry = 0
 	}
 	r.liftFences()
-	if len(errs) == 0 && !r.tidy {
-		r.tidy = true
-		r.plane.DropUnused(r.removable)
-	}
+	r.tidy(want)
 	r.commit(&w)
 	r.comeBack()
 	return errors.Join(errs...)
@@ -511,6 +515,28 @@ func (r *reconciler) isOpen(ifindex int) bool {
 		}
 	}
 	return false
+}
+
+// tidy takes off what a predecessor left and nobody uses, in the first round. What
+// is on an interface that is wanted and could not be opened stays, since its port
+// will take it over, until that is open or no longer wanted.
+func (r *reconciler) tidy(want *plan.State) {
+	waits := map[int]bool{}
+	for key := range want.Ports {
+		if r.ports[key] == nil {
+			waits[key.Ifindex] = true
+		}
+	}
+	if r.kept == nil {
+		r.kept = waits
+	} else {
+		before := len(r.kept)
+		maps.DeleteFunc(r.kept, func(ifindex int, _ bool) bool { return !waits[ifindex] })
+		if len(r.kept) == before {
+			return
+		}
+	}
+	r.plane.DropUnused(r.kept, r.removable)
 }
 
 // liftFences forgets the masters that a predecessor's fences were closed for,
@@ -889,7 +915,7 @@ func (r *reconciler) commit(w *work) {
 	if len(w.sets) > 0 {
 		r.addrs.Update(w.sets...)
 	}
-	if w.changed {
+	if w.changed || w.news {
 		r.publish()
 	}
 	for _, p := range w.closing {
@@ -1029,21 +1055,77 @@ func (r *reconciler) collect() {
 	r.unsure = r.unsure || firewall
 }
 
+// removal is what something else does to the firewall table of an interface.
+type removal struct {
+	since      int64 // on clock.Now
+	repairs    int   // in succession
+	last, next time.Time
+}
+
 // restoreFirewall puts back what another program removed, e.g. with nft flush
-// ruleset. It writes all entries at once: none is missing for a moment.
-func (r *reconciler) restoreFirewall() error {
+// ruleset. It writes all entries at once: none is missing for a moment. A table
+// that something keeps removing waits, as an address does, see vip.RepairPause;
+// those of other interfaces do not.
+func (r *reconciler) restoreFirewall(w *work) error {
+	now := time.Now()
+	for ifname, x := range r.removed {
+		if len(r.have.Firewall[ifname]) == 0 || now.Sub(x.last) >= vip.Stay {
+			delete(r.removed, ifname)
+			w.news = true
+		}
+	}
 	if !r.unsure {
 		return nil
 	}
-	written, err := r.addrs.Firewall(r.have.Firewall, func(string) bool { return false })
+	want := maps.Clone(r.have.Firewall)
+	maps.DeleteFunc(want, func(ifname string, _ []netip.Addr) bool { return now.Before(r.removed[ifname].next) })
+	written, err := r.addrs.Firewall(want, func(string) bool { return false })
 	if err != nil {
 		return fmt.Errorf("restore the firewall entries that another program changed: %w", err)
 	}
-	r.unsure = false
+	r.unsure = len(want) < len(r.have.Firewall)
+	for _, ifname := range written {
+		x, ok := r.removed[ifname]
+		if !ok {
+			x.since, w.news = clock.Now(), true
+		}
+		x.repairs++
+		x.last, x.next = now, now.Add(vip.RepairPause(x.repairs+1))
+		r.removed[ifname] = x
+	}
 	if len(written) > 0 {
 		r.log.Warn("another program removed our firewall entries; restored them", "ifaces", written)
 	}
 	return nil
+}
+
+// repairIn is when restoreFirewall has something to do of itself: a repair that
+// waits, or the end of an alarm.
+func (r *reconciler) repairIn() time.Duration {
+	in := time.Hour
+	for _, x := range r.removed {
+		in = min(in, time.Until(x.last.Add(vip.Stay)))
+		if pause := time.Until(x.next); r.unsure && pause > 0 {
+			in = min(in, pause)
+		}
+	}
+	return in
+}
+
+// unguarded returns the trouble with the firewall entries of a router; nil if
+// there is none.
+func (r *reconciler) unguarded(x *running) *snapshot.Trouble {
+	removed, ok := r.removed[x.at.Port.Name]
+	if !ok {
+		return nil
+	}
+	t := &snapshot.Trouble{Since: removed.since}
+	for _, a := range x.plan.Addresses {
+		if slices.Contains(r.have.Firewall[x.at.Port.Name], a.Prefix.Addr()) {
+			t.Removed = append(t.Removed, a.Prefix.String())
+		}
+	}
+	return t
 }
 
 // publish replaces what snapshots read.
@@ -1068,7 +1150,8 @@ func (r *reconciler) publish() {
 		router := snapshot.Router{
 			Router: x.Router, Name: x.plan.Name, Interface: x.at.Port.Name, VRID: x.at.VRID, Version: x.plan.Config.Version,
 			BasePriority: x.plan.Config.Priority, Interval: x.plan.Config.Interval, Fence: x.plan.Fence,
-			Fault: x.plan.Fault, Trouble: &x.trouble, Addresses: prefixes(x.plan.Addresses),
+			Fault: x.plan.Fault, Trouble: &x.trouble, Unguarded: r.unguarded(x),
+			Addresses: prefixes(x.plan.Addresses),
 		}
 		if x.port != nil && x.port.HasProgram() {
 			router.Records = x.port.Kernel()

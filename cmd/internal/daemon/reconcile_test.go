@@ -3,11 +3,13 @@
 package daemon
 
 import (
+	"context"
 	"io/fs"
 	"maps"
 	"net/netip"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -537,17 +539,43 @@ func TestUnusedProgramsAreDropped(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		b := newBench(t, confA+confB, eth0, eth1)
 		b.unused, b.foreign["lan0"] = []string{"lan0", "lan1"}, true
-		b.fail = fails(errTest, "open eth1")
 		b.start()
-		assert.Zero(t, b.dropped)
-		b.fail = fails(nil)
-		b.after(firstRetry)
 		assert.Equal(t, 1, b.dropped)
+		assert.Empty(t, b.keeps)
 		assert.Equal(t, []string{"lan0"}, b.unused)
+		b.fail = fails(errTest, "open eth1")
+		b.r.inbox.interfaceGone(eth1.Index)
+		b.after(longestRetry)
 		b.changes(confA)
 		require.NoError(t, b.leaves())
-		assert.Equal(t, 1, b.dropped)
+		assert.Equal(t, 1, b.dropped, "once")
 	})
+	// What is on an interface that cannot be opened may be taken over later.
+	for name, opened := range map[string]bool{"opened": true, "no longer wanted": false} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				b := newBench(t, confA+confB, eth0, eth1)
+				b.unused = []string{"lan1"}
+				b.fail = fails(errTest, "open eth1")
+				b.start()
+				assert.Equal(t, 1, b.dropped)
+				assert.Equal(t, map[int]bool{eth1.Index: true}, b.keeps)
+				assert.Empty(t, b.unused)
+				b.after(longestRetry)
+				assert.Equal(t, 1, b.dropped, "nothing is new")
+				if opened {
+					b.fail = fails(nil)
+					b.after(longestRetry)
+				} else {
+					b.changes(confA)
+				}
+				assert.Equal(t, 2, b.dropped)
+				assert.Empty(t, b.keeps)
+				require.NoError(t, b.leaves())
+				assert.Equal(t, 2, b.dropped)
+			})
+		})
+	}
 }
 
 // An interface that was renamed is another port, which is opened when the old
@@ -947,6 +975,109 @@ func TestFirewallIsPutBack(t *testing.T) {
 		b.fail = fails(nil)
 		b.after(longestRetry)
 		assert.Equal(t, want, b.firewall)
+		require.NoError(t, b.leaves())
+	})
+}
+
+// Whoever keeps removing a table is not raced, and that is shown. The tables of
+// other interfaces do not wait for that.
+func TestFirewallIsRemovedAgainAndAgain(t *testing.T) {
+	const often = 10 * time.Millisecond
+	conf := instance("A", "eth0", 51, 100, "10.0.0.100/24", "no_accept") + instance("B", "eth1", 52, 100, "10.1.0.100/24", "no_accept")
+	start := func(t *testing.T) (b *bench, flush func(string), repairs func(time.Duration) int) {
+		b = newBench(t, conf, eth0, eth1).start()
+		flush = func(name string) {
+			delete(b.firewall, name)
+			b.r.inbox.firewallChanged()
+			synctest.Wait()
+		}
+		repairs = func(during time.Duration) int {
+			before := b.written["eth0"]
+			for range during / often {
+				flush("eth0")
+				b.after(often)
+			}
+			return b.written["eth0"] - before
+		}
+		return b, flush, repairs
+	}
+	bubble(t, func(t *testing.T) {
+		b, flush, repairs := start(t)
+		unguarded := func(name string) *snapshot.Trouble { return b.status()[name].Unguarded }
+		assert.Nil(t, unguarded("A"))
+		flush("eth0")
+		assert.Contains(t, b.firewall, "eth0", "at once")
+		require.NotNil(t, unguarded("A"))
+		assert.Equal(t, []string{"10.0.0.100/24"}, unguarded("A").Removed)
+		assert.Nil(t, unguarded("B"))
+		assert.Equal(t, 4, repairs(8*often), "then it waits")
+		n := repairs(10 * time.Second)
+		assert.Greater(t, n, 4)
+		assert.Less(t, n, 8)
+
+		flush("eth0")
+		assert.NotContains(t, b.firewall, "eth0", "it waits")
+		flush("eth1")
+		assert.Contains(t, b.firewall, "eth1", "the other does not")
+		b.changes(conf + instance("C", "eth1", 53, 100, "10.1.0.101/24"))
+		assert.Contains(t, b.status(), "C", "nor does a reload")
+		assert.NotContains(t, b.firewall, "eth0")
+		b.after(5 * time.Second)
+		assert.Contains(t, b.firewall, "eth0", "it comes by itself")
+		assert.NotNil(t, unguarded("A"))
+		b.after(vip.Stay)
+		assert.Nil(t, unguarded("A"), "it has stayed")
+		assert.Nil(t, unguarded("B"))
+		flush("eth0")
+		assert.Contains(t, b.firewall, "eth0", "at once, after a time of peace")
+		b.changes(confA + confB)
+		assert.Nil(t, unguarded("A"), "there is no table any more")
+		require.NoError(t, b.leaves())
+	})
+	// It comes also while routers leave.
+	bubble(t, func(t *testing.T) {
+		b, flush, repairs := start(t)
+		repairs(8 * often)
+		b.slow = func(*engine.Router) bool { return true }
+		b.stop()
+		synctest.Wait()
+		flush("eth0")
+		require.NotContains(t, b.firewall, "eth0")
+		b.after(time.Second)
+		assert.Contains(t, b.firewall, "eth0")
+		b.retire()
+		require.NoError(t, <-b.end)
+	})
+}
+
+// What ends the watch of the firewall may pass. What happened meanwhile is looked
+// for.
+func TestFirewallIsWatchedAgain(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		b := newBench(t, instance("A", "eth0", 51, 100, "10.0.0.100/24", "no_accept"), eth0).start()
+		ctx, stop := context.WithCancel(t.Context())
+		defer stop()
+		ended := make(chan error, 1)
+		var starts atomic.Int32
+		go func() {
+			ended <- b.r.watchFirewall(ctx, func(ctx context.Context, changed func()) error {
+				if starts.Add(1) <= 2 {
+					return errTest
+				}
+				changed()
+				<-ctx.Done()
+				return ctx.Err()
+			})
+		}()
+		synctest.Wait()
+		assert.Equal(t, int32(1), starts.Load())
+		clear(b.firewall)
+		b.after(longestRetry)
+		assert.Equal(t, int32(3), starts.Load())
+		assert.Contains(t, b.firewall, "eth0")
+		assert.Equal(t, 1, b.logged("cannot watch the firewall"), "told once")
+		stop()
+		require.NoError(t, <-ended)
 		require.NoError(t, b.leaves())
 	})
 }

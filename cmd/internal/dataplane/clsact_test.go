@@ -97,13 +97,21 @@ func TestFiltersInUseStay(t *testing.T) {
 	l, err := netlink.LinkByName(s.key.Name)
 	require.NoError(t, err)
 	require.NoError(t, attachClsact(s.key.Ifindex, prog))
-	drop := func(d *Plane) { d.DropUnused(func(string) bool { return true }) }
+	drop := func(d *Plane, keep ...int) {
+		kept := map[int]bool{}
+		for _, ifindex := range keep {
+			kept[ifindex] = true
+		}
+		d.DropUnused(kept, func(string) bool { return true })
+	}
 	d := s.plane()
 	p, err := d.Open(s.key, &plan.Port{MAC: s.mac, Modes: []plan.Mode{plan.ModeGeneric}}, nil)
 	require.NoError(t, err)
 	drop(d)
 	assert.Equal(t, []string{clsactFilter}, filters(l))
 	require.NoError(t, p.Close())
+	drop(d, s.key.Ifindex)
+	assert.Equal(t, []string{clsactFilter}, filters(l), "it may be taken over")
 	drop(d)
 	assert.Empty(t, filters(l))
 	require.NoError(t, d.Close())

@@ -198,18 +198,18 @@ func (d *Plane) load(ifindex int) (err error) {
 func (d *Plane) Kernel() *loader.Collection { return d.kernel }
 
 // DropUnused takes off what a predecessor attached to interfaces that have no
-// program now. All ports that are wanted are open. removable reports whether no
-// other daemon serves an interface.
-func (d *Plane) DropUnused(removable func(ifname string) bool) {
+// program now. What is on the interfaces to keep may be taken over later.
+// removable reports whether no other daemon serves an interface.
+func (d *Plane) DropUnused(keep map[int]bool, removable func(ifname string) bool) {
 	var err error
 	if d.kernel != nil {
-		err = d.kernel.DropUnused()
+		err = d.kernel.DropUnused(keep)
 	} else {
-		err = loader.DropDead(loader.PinDir(d.NetNS, d.Instance))
+		err = loader.DropDead(loader.PinDir(d.NetNS, d.Instance), keep)
 	}
 	// A filter has no pin.
 	err = errors.Join(err, dropClsact(func(ifindex int, ifname string) bool {
-		return !d.attached(ifindex) && removable(ifname)
+		return !keep[ifindex] && !d.attached(ifindex) && removable(ifname)
 	}))
 	if err != nil {
 		d.Log.Warn("could not remove the BPF programs of an earlier run", "err", err)

@@ -44,13 +44,16 @@ type Router struct {
 	Fence        bool
 	Fault        string // why it cannot leave FAULT; empty if the host has what it needs
 	Trouble      *atomic.Pointer[Trouble]
+	// Unguarded is the trouble with the firewall entries of its addresses; nil:
+	// none.
+	Unguarded *Trouble
 }
 
 // Trouble is what this host does not do as it was told.
 type Trouble struct {
 	Since   int64    // CLOCK_MONOTONIC nanoseconds
 	Failed  []string // addresses that the kernel refuses, with the reason
-	Removed []string // owned addresses that something else removed
+	Removed []string // owned addresses that something else removed, itself or their firewall entries
 }
 
 // Port is what is known of an interface that adverts use.
