@@ -4,6 +4,7 @@ package loader
 
 import (
 	"bytes"
+	"errors"
 	"log/slog"
 	"net/netip"
 	"os"
@@ -67,7 +68,10 @@ func attachLo(t *testing.T, c *Collection, modes ...Mode) {
 	mode, err := c.Attach(Port{Ifindex: loopback, Ifname: "lo", Modes: modes})
 	require.NoError(t, err)
 	assert.Equal(t, modes[len(modes)-1], mode)
-	require.NoError(t, c.AttachEgress(loopback))
+	// Before Linux 6.6 the fence needs what a Port names for it.
+	if err := c.AttachEgress(loopback); !errors.Is(err, ebpf.ErrNotSupported) {
+		require.NoError(t, err)
+	}
 }
 
 func TestAttachInEveryMode(t *testing.T) {
